@@ -1,0 +1,1 @@
+//! Peer-to-peer voice and chat: the application and its headless commands.

@@ -1,0 +1,3 @@
+//! The `ahoy` program.
+
+fn main() {}

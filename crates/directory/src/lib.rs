@@ -1,0 +1,1 @@
+//! What makes a record in the directory valid, and which of two wins.

@@ -1,0 +1,1 @@
+//! Keys, signatures, sealing, passwords and the chains of certificates.

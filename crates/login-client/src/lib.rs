@@ -1,0 +1,1 @@
+//! Speaks with the login server: register, sign in, renew, roster, enrol.

@@ -1,0 +1,1 @@
+//! What supernode and relay share: enrolment, certificates, roster, flags.

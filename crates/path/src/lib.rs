@@ -1,0 +1,1 @@
+//! The path agent: which way a call's packets go, without I/O.

@@ -1,0 +1,102 @@
+//! What the two devices of a call say to each other, end to end, on the first bidirectional stream of their connection.
+
+use crate::certificate::{DeviceCertificate, UserCertificate};
+use crate::ids::CallId;
+use crate::invitation::CANDIDATES_MAX;
+use crate::signed::Signed;
+use crate::wire::{List, Wire};
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
+
+/// ALPN of the peer plane.
+pub const ALPN: &[u8] = b"ahoy-peer/1";
+
+/// A message on the control stream.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PeerMessage {
+    /// First from each side: who I am, and which call this connection is for.
+    Hello {
+        /// The call.
+        call: CallId,
+        /// My user.
+        user: Signed<UserCertificate>,
+        /// My device.
+        device: Signed<DeviceCertificate>,
+    },
+    /// The callee answered.
+    Answer,
+    /// The caller took this answer: from here on both speak. Another device's later answer is refused.
+    Confirm,
+    /// Addresses at which the sender may be reached.
+    Candidates(List<Candidate, CANDIDATES_MAX>),
+    /// The call is over.
+    End(EndReason),
+}
+
+impl Wire for PeerMessage {
+    const NAME: &'static str = "peer message";
+    const BYTES_MAX: usize = 2048;
+}
+
+/// Why a call ended, or never began. The same word on both sides, each from its own point of view where that differs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum EndReason {
+    /// One side hung up.
+    HungUp,
+    /// The callee said no.
+    Declined,
+    /// The callee is in another call.
+    Busy,
+    /// Nobody answered in time.
+    Missed,
+    /// No device of the callee could be reached.
+    Unreachable,
+    /// The caller gave up before an answer.
+    Cancelled,
+    /// Another device of the callee answered.
+    AnsweredElsewhere,
+    /// The connection was lost and did not come back.
+    Lost,
+    /// Something went wrong that the log says more about.
+    Failed,
+}
+
+impl EndReason {
+    /// The word in events and logs.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::HungUp => "hung-up",
+            Self::Declined => "declined",
+            Self::Busy => "busy",
+            Self::Missed => "missed",
+            Self::Unreachable => "unreachable",
+            Self::Cancelled => "cancelled",
+            Self::AnsweredElsewhere => "answered-elsewhere",
+            Self::Lost => "lost",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// An address at which a device may be reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Candidate {
+    /// The address.
+    pub address: SocketAddr,
+    /// How it is known.
+    pub kind: CandidateKind,
+}
+
+/// How a candidate address is known (RFC 8445's terms).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum CandidateKind {
+    /// An address of one of the device's interfaces.
+    Host,
+    /// What a supernode or relay saw the device's packets come from.
+    ServerReflexive,
+    /// A mapping that the device asked its router for.
+    PortMapped,
+    /// What the peer saw the device's packets come from.
+    PeerReflexive,
+}

@@ -1,0 +1,1 @@
+//! Data folders: versioned, locked, written atomically.

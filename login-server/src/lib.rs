@@ -1,0 +1,1 @@
+//! Checks passwords without seeing them, certifies keys, hands out the roster.

@@ -1,0 +1,3 @@
+//! The `ahoy-login` program.
+
+fn main() {}

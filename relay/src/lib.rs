@@ -1,0 +1,1 @@
+//! Joins two legs of a call that cannot reach each other.

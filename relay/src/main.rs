@@ -1,0 +1,3 @@
+//! The `ahoy-relay` program.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! The `ahoy-supernode` program.
+
+fn main() {}

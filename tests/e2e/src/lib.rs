@@ -1,0 +1,1 @@
+//! The programs against each other on loopback.

@@ -1,0 +1,1 @@
+//! A fuzz target for everything that parses.

@@ -1,0 +1,1 @@
+//! Starts the four programs for tests: processes, ports, event streams, namespaces.

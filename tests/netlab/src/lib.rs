@@ -1,0 +1,1 @@
+//! The programs in network namespaces behind real NATs.
