@@ -1,3 +1,5 @@
 //! The `ahoy` program.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    ahoy::cli::run()
+}

@@ -1,3 +1,5 @@
 //! The `ahoy-login` program.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    ahoy_login::cli::run()
+}

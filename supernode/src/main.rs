@@ -1,3 +1,38 @@
 //! The `ahoy-supernode` program.
 
-fn main() {}
+use ahoy_supernode::{Args, StartError, Supernode};
+use clap::{Parser, Subcommand};
+use std::io::Write;
+use std::process::ExitCode;
+
+/// Hosts the directory of an Ahoy network and carries invitations
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Join a network and serve until SIGINT or SIGTERM
+    Serve(Box<Args>),
+}
+
+fn main() -> ExitCode {
+    let Command::Serve(args) = Cli::parse().command;
+    ahoy_node::init_logging();
+    ahoy_node::run("ahoy-supernode", serve(*args))
+}
+
+async fn serve(args: Args) -> Result<(), StartError> {
+    let supernode = Supernode::start(&args).await?;
+    if let Some(address) = supernode.addresses().first() {
+        println!("serving {address}");
+    }
+    // Whoever started it waits for the line; if he has gone, there is nobody to tell.
+    let _ = std::io::stdout().flush();
+    ahoy_node::until_stopped().await;
+    supernode.stop().await;
+    Ok(())
+}

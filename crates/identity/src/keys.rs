@@ -2,7 +2,7 @@
 
 use ahoy_protocol::ids::{IssuingKey, RootKey};
 use ahoy_protocol::signed::signing_input;
-use ahoy_protocol::{DeviceKey, NodeKey, Signable, Signature, Signed, UserKey, Wire, WireError};
+use ahoy_protocol::{DeviceKey, NodeKey, Signable, Signature, Signed, UserKey, WireError};
 use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 use thiserror::Error;
 use zeroize::Zeroizing;

@@ -97,6 +97,8 @@ pub struct RegisterStart {
 pub struct RegisterChallenge {
     /// OPAQUE `RegistrationResponse`.
     pub opaque: OpaqueBytes,
+    /// The epoch of the key about to be registered: one for a new name, more for a name whose account was reset.
+    pub epoch: u32,
 }
 
 /// Ends a registration: the name now has a password, a key and a first device.

@@ -1,0 +1,369 @@
+//! Commands to a running engine: JSON lines, from standard input or through a socket in the home.
+//!
+//! One process owns a home. Another command on it is carried out by the owner: it sends one line through `control.sock` and gets
+//! the events of what it asked for, and then the outcome.
+
+use crate::engine::Handle;
+use crate::events::{Event, call_word, json_line};
+use crate::media::MediaOptions;
+use ahoy_audio::wav::{WavError, read_speech};
+use ahoy_protocol::{CallId, Name};
+use serde::{Deserialize, Serialize};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use thiserror::Error;
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Semaphore, broadcast};
+use tracing::debug;
+
+/// Name of the socket in the home.
+const SOCKET: &str = "control.sock";
+/// Longest line: a command with two paths in it.
+const LINE_BYTES_MAX: u64 = 16 * 1024;
+/// Most commands through the socket at once: each is a person at a terminal, or a script.
+const CONNECTIONS_MAX: usize = 16;
+
+/// Why a command through the socket failed.
+#[derive(Debug, Error)]
+pub enum ControlError {
+    /// The socket.
+    #[error("another ahoy owns {dir}, and does not take commands: {source}; end it, or name another folder with --home", dir = .dir.display())]
+    Socket {
+        /// The home.
+        dir: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The owner ended before it said how it went.
+    #[error("the ahoy that owns this home ended before the command was done")]
+    Interrupted,
+}
+
+/// A command, as one line of JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Line {
+    /// Call somebody.
+    Call(CallLine),
+    /// Take the call that rings.
+    Answer,
+    /// Do not take it.
+    Decline,
+    /// End the call.
+    #[serde(alias = "hangup")]
+    HangUp,
+    /// Say how things are.
+    Status,
+}
+
+/// How to call somebody.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CallLine {
+    /// Whom.
+    pub name: String,
+    /// A WAV file to send instead of the microphone's sound.
+    #[serde(default)]
+    pub play: Option<PathBuf>,
+    /// A WAV file to write instead of playing on the speaker.
+    #[serde(default)]
+    pub record: Option<PathBuf>,
+    /// Hang up so long after both speak.
+    #[serde(default)]
+    pub seconds: Option<u64>,
+    /// Never use a direct path.
+    #[serde(default)]
+    pub relay_only: bool,
+}
+
+/// How a command went: the last line on the socket.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// `None`: well. Else why not, in a sentence.
+    pub failed: Option<String>,
+}
+
+impl CallLine {
+    /// The sound it asks for; `None` if it asks for nothing special.
+    ///
+    /// # Errors
+    /// If the file to send cannot be read.
+    pub fn media(&self) -> Result<Option<MediaOptions>, WavError> {
+        if self.play.is_none() && self.record.is_none() {
+            return Ok(None);
+        }
+        let play = self.play.as_deref().map(read_speech).transpose()?.map(Arc::new);
+        Ok(Some(MediaOptions { play, record: self.record.clone() }))
+    }
+}
+
+/// Carries out one command on a running engine; its events go to `tell`.
+///
+/// # Errors
+/// A sentence for the user.
+pub async fn carry_out(handle: &Handle, line: &Line, mut tell: impl FnMut(&Event)) -> Result<(), String> {
+    match line {
+        Line::Answer => handle.answer().await,
+        Line::Decline => handle.decline().await,
+        Line::HangUp => handle.hang_up().await,
+        Line::Status => {
+            tell(&handle.online_event());
+            Ok(())
+        }
+        Line::Call(line) => call(handle, line, std::future::pending(), tell).await,
+    }
+}
+
+/// Calls somebody and follows the call to its end. When `interrupted` is ready, it hangs up.
+///
+/// # Errors
+/// A sentence for the user if the call did not connect, or was lost.
+pub async fn call(
+    handle: &Handle,
+    line: &CallLine,
+    interrupted: impl Future<Output = ()>,
+    mut tell: impl FnMut(&Event),
+) -> Result<(), String> {
+    let to: Name = line.name.parse().map_err(|error| format!("\"{}\" is not a name: {error}", line.name))?;
+    let media = line.media().map_err(|error| error.to_string())?;
+    let mut events = handle.subscribe();
+    let call = handle.place(to, media, line.relay_only).await?;
+    let mut follower = Follower { word: call_word(call), call, is_connected: false };
+    let over = tokio::time::sleep_until(far_away());
+    tokio::pin!(interrupted, over);
+    let mut may_be_interrupted = true;
+    loop {
+        tokio::select! {
+            event = events.recv() => match event {
+                Ok(event) => {
+                    if follower.concerns(&event) {
+                        tell(&event);
+                    }
+                    if let (Event::Connected { .. }, Some(seconds)) = (&event, line.seconds) && follower.concerns(&event) {
+                        over.as_mut().reset(tokio::time::Instant::now() + Duration::from_secs(seconds));
+                    }
+                    if let Some(result) = follower.follow(&event) {
+                        return result;
+                    }
+                }
+                Err(broadcast::error::RecvError::Lagged(missed)) => debug!(missed, "events were missed"),
+                Err(broadcast::error::RecvError::Closed) => return Err("the program is stopping".to_owned()),
+            },
+            () = &mut over => {
+                over.as_mut().reset(far_away());
+                // It may have ended at this very moment; its end is in the queue then.
+                let _ = handle.hang_up().await;
+            }
+            () = &mut interrupted, if may_be_interrupted => {
+                may_be_interrupted = false;
+                let _ = handle.hang_up().await;
+            }
+        }
+    }
+}
+
+fn far_away() -> tokio::time::Instant {
+    tokio::time::Instant::now() + Duration::from_secs(365 * 24 * 3600)
+}
+
+/// Follows one call among all events.
+struct Follower {
+    word: String,
+    call: CallId,
+    is_connected: bool,
+}
+
+impl Follower {
+    fn concerns(&self, event: &Event) -> bool {
+        match event {
+            Event::Calling { call, .. }
+            | Event::Ringing { call, .. }
+            | Event::Connected { call, .. }
+            | Event::Media { call, .. }
+            | Event::FirstSound { call, .. }
+            | Event::Path { call, .. }
+            | Event::Ended { call, .. }
+            | Event::Incoming { call, .. } => *call == self.word,
+            Event::Stats(stats) => stats.call == self.word,
+            Event::Warning { .. } => true,
+            Event::Registered { .. } | Event::SignedIn { .. } | Event::Online { .. } | Event::Summary { .. } => false,
+        }
+    }
+
+    /// How the call went, once it is over.
+    fn follow(&mut self, event: &Event) -> Option<Result<(), String>> {
+        match event {
+            // Two people who call each other have one call, the other's.
+            Event::Incoming { call, .. } if !self.is_connected => {
+                debug!(ours = ?self.call, theirs = call, "both called");
+                self.word.clone_from(call);
+                None
+            }
+            Event::Connected { call, .. } if *call == self.word => {
+                self.is_connected = true;
+                None
+            }
+            Event::Ended { call, reason, with, .. } if *call == self.word => Some(match (self.is_connected, reason.as_str()) {
+                (true, "hung-up") => Ok(()),
+                (_, reason) => Err(ended_badly(with, reason)),
+            }),
+            _ => None,
+        }
+    }
+}
+
+fn ended_badly(with: &str, reason: &str) -> String {
+    match reason {
+        "declined" => format!("{with} declined the call"),
+        "busy" => format!("{with} is in another call; try again later"),
+        "missed" => format!("{with} did not answer"),
+        "unreachable" => format!("{with} cannot be reached now; try again later"),
+        "cancelled" => "the call was given up before anybody answered".to_owned(),
+        "lost" => format!("the connection with {with} was lost"),
+        reason => format!("the call with {with} ended: {reason}"),
+    }
+}
+
+/// Takes commands through the socket in `dir` for as long as it is polled.
+///
+/// # Errors
+/// If the socket cannot be made.
+pub async fn serve(dir: &Path, handle: &Handle) -> std::io::Result<()> {
+    let folder = std::fs::File::open(dir)?;
+    let path = socket_path(&folder);
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    let listener = UnixListener::bind(&path)?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let (stream, _) = listener.accept().await?;
+        let Ok(place) = places.clone().try_acquire_owned() else { continue };
+        let handle = handle.clone();
+        tokio::spawn(async move {
+            if let Err(error) = serve_one(stream, &handle).await {
+                debug!(%error, "a command was not served");
+            }
+            drop(place);
+        });
+    }
+}
+
+/// The socket's path through the open folder: a path in a deep folder would be too long for a socket.
+fn socket_path(folder: &std::fs::File) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}/{SOCKET}", folder.as_raw_fd()))
+}
+
+async fn serve_one(stream: UnixStream, handle: &Handle) -> std::io::Result<()> {
+    let (read, mut write) = stream.into_split();
+    let Some(text) = next_line(&mut BufReader::new(read)).await? else { return Ok(()) };
+    let (told, mut events) = tokio::sync::mpsc::channel::<String>(256);
+    let carrying_out = async {
+        let outcome = match parse(&text) {
+            Ok(line) => {
+                let tell = |event: &Event| {
+                    if let Some(line) = json_line(event) {
+                        // Full: the reader is slow; the outcome still comes.
+                        let _ = told.try_send(line);
+                    }
+                };
+                carry_out(handle, &line, tell).await
+            }
+            Err(error) => Err(error),
+        };
+        drop(told);
+        outcome
+    };
+    let writing = async {
+        while let Some(line) = events.recv().await {
+            write.write_all(format!("{line}\n").as_bytes()).await?;
+        }
+        Ok::<_, std::io::Error>(write)
+    };
+    let (outcome, written) = tokio::join!(carrying_out, writing);
+    let last = serde_json::to_string(&Outcome { failed: outcome.err() }).unwrap_or_default();
+    written?.write_all(format!("{last}\n").as_bytes()).await
+}
+
+/// Has the owner of `dir` carry out a command; its events go to `tell` as lines of JSON.
+///
+/// # Errors
+/// See [`ControlError`]; the inner error is the owner's sentence for the user.
+pub async fn delegate(dir: &Path, line: &Line, mut tell: impl FnMut(&str)) -> Result<Result<(), String>, ControlError> {
+    let failed = |source| ControlError::Socket { dir: dir.to_owned(), source };
+    let folder = std::fs::File::open(dir).map_err(failed)?;
+    let stream = UnixStream::connect(socket_path(&folder)).await.map_err(failed)?;
+    let (read, mut write) = stream.into_split();
+    let text = serde_json::to_string(line).map_err(|error| failed(error.into()))?;
+    write.write_all(format!("{text}\n").as_bytes()).await.map_err(failed)?;
+    let mut lines = BufReader::new(read);
+    while let Some(line) = next_line(&mut lines).await.map_err(failed)? {
+        if let Ok(outcome) = serde_json::from_str::<Outcome>(&line)
+            && !line.contains("\"event\"")
+        {
+            return Ok(outcome.failed.map_or(Ok(()), Err));
+        }
+        tell(&line);
+    }
+    Err(ControlError::Interrupted)
+}
+
+/// The command in a line.
+///
+/// # Errors
+/// A sentence that says what a command looks like.
+pub fn parse(text: &str) -> Result<Line, String> {
+    serde_json::from_str(text).map_err(|error| format!("not a command: {error}; one looks like {{\"command\":\"call\",\"name\":\"bob\"}}"))
+}
+
+/// The next line, without its end; `None` when there are no more. A longer line than any command is an error.
+///
+/// # Errors
+/// The reader's, or a line over the limit.
+pub async fn next_line(reader: &mut (impl AsyncBufRead + Unpin)) -> std::io::Result<Option<String>> {
+    let mut line = Vec::new();
+    let read = reader.take(LINE_BYTES_MAX).read_until(b'\n', &mut line).await?;
+    if read == 0 {
+        return Ok(None);
+    }
+    if line.pop_if(|last| *last == b'\n').is_none() && line.len() as u64 == LINE_BYTES_MAX {
+        return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, "a line longer than any command"));
+    }
+    String::from_utf8(line).map(Some).map_err(|error| std::io::Error::new(std::io::ErrorKind::InvalidData, error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_read_as_documented() {
+        assert_eq!(parse(r#"{"command":"answer"}"#), Ok(Line::Answer));
+        assert_eq!(parse(r#"{"command":"hangup"}"#), Ok(Line::HangUp));
+        let call = CallLine { name: "bob".into(), seconds: Some(3), ..CallLine::default() };
+        assert_eq!(parse(r#"{"command":"call","name":"bob","seconds":3}"#), Ok(Line::Call(call)));
+    }
+
+    #[test]
+    fn what_is_no_command_says_what_one_looks_like() {
+        for text in ["", "answer", "{}", r#"{"command":"dance"}"#, r#"{"command":"call"}"#] {
+            assert!(parse(text).expect_err(text).contains("one looks like"), "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn lines_are_bounded() {
+        let mut long = BufReader::new(std::io::Cursor::new(vec![b'x'; 100_000]));
+        assert!(next_line(&mut long).await.is_err());
+        let mut lines = BufReader::new(std::io::Cursor::new(b"a\nb".to_vec()));
+        assert_eq!(next_line(&mut lines).await.expect("reads").as_deref(), Some("a"));
+        assert_eq!(next_line(&mut lines).await.expect("reads").as_deref(), Some("b"));
+        assert_eq!(next_line(&mut lines).await.expect("reads"), None);
+    }
+}

@@ -1,0 +1,152 @@
+//! The codec as its users see it.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::f32::consts::TAU;
+
+use ahoy_codec::{
+    Application, BLOCK_SAMPLES, Bandwidth, DECODED_SAMPLES_MAX, Decoder, Encoder, EncoderSettings, Error, FrameLength, RateControl,
+};
+
+/// Harmonics of 150 Hz: near enough to a vowel for a speech codec to treat it as one.
+fn vowel(sample: usize) -> f32 {
+    let phase = sample as f32 / 48_000.0 * TAU * 150.0;
+    (1..=8).map(|harmonic| 0.2 / harmonic as f32 * (phase * harmonic as f32).sin()).sum()
+}
+
+fn frame(index: usize, samples: usize) -> Vec<f32> {
+    (index * samples..(index + 1) * samples).map(vowel).collect()
+}
+
+fn energy(samples: &[f32]) -> f32 {
+    samples.iter().map(|sample| sample * sample).sum::<f32>() / samples.len() as f32
+}
+
+fn decibels(of: f32, against: f32) -> f32 {
+    10.0 * (of / against).log10()
+}
+
+#[test]
+fn speech_keeps_its_energy_at_every_frame_length_and_application() {
+    for application in [Application::Voip, Application::LowDelay] {
+        for frame_length in [FrameLength::Ms10, FrameLength::Ms20, FrameLength::Ms40, FrameLength::Ms60] {
+            let settings = EncoderSettings { application, frame_length, bitrate: 32_000, ..EncoderSettings::default() };
+            let (mut encoder, mut decoder) = (Encoder::new(settings).unwrap(), Decoder::new().unwrap());
+            let samples = frame_length.samples();
+            let mut heard = Vec::new();
+            for index in 0..48_000 / samples {
+                let sound = decoder.decode(encoder.encode(&frame(index, samples)).unwrap()).unwrap();
+                assert_eq!(sound.len(), samples);
+                heard.extend_from_slice(sound);
+            }
+            let sent: Vec<f32> = (0..heard.len()).map(vowel).collect();
+            let change = decibels(energy(&heard[9_600..]), energy(&sent[9_600..]));
+            assert!(change.abs() < 1.5, "{application:?} {frame_length:?}: {change} dB");
+        }
+    }
+}
+
+#[test]
+fn constant_rate_makes_packets_of_one_length() {
+    let mut encoder = Encoder::new(EncoderSettings { rate_control: RateControl::Constant, ..EncoderSettings::default() }).unwrap();
+    for index in 0..50 {
+        // 24 kb/s for 20 ms are 60 bytes, for silence as for speech.
+        let samples = if index % 2 == 0 { frame(index, 960) } else { vec![0.0; 960] };
+        assert_eq!(encoder.encode(&samples).unwrap().len(), 60);
+    }
+}
+
+#[test]
+fn settings_change_between_two_frames() {
+    let mut encoder = Encoder::new(EncoderSettings::default()).unwrap();
+    let mut decoder = Decoder::new().unwrap();
+    for (index, bitrate) in [24_000, 12_000, 8_000, 48_000].into_iter().enumerate() {
+        let bandwidth = if bitrate < 10_000 { Bandwidth::Wideband } else { Bandwidth::Auto };
+        let settings = EncoderSettings { bitrate, bandwidth, ..encoder.settings() };
+        encoder.configure(settings).unwrap();
+        let packet = encoder.encode(&frame(index, 960)).unwrap();
+        assert_eq!(packet.len(), bitrate as usize / 400);
+        assert_eq!(decoder.decode(packet).unwrap().len(), 960);
+    }
+    let settings = EncoderSettings { frame_length: FrameLength::Ms60, application: Application::LowDelay, ..encoder.settings() };
+    encoder.configure(settings).unwrap();
+    assert_eq!(decoder.decode(encoder.encode(&frame(0, 2_880)).unwrap()).unwrap().len(), 2_880);
+}
+
+#[test]
+fn the_lookahead_is_that_of_the_application() {
+    let lookahead = |application| Encoder::new(EncoderSettings { application, ..EncoderSettings::default() }).unwrap().lookahead();
+    assert_eq!((lookahead(Application::Voip), lookahead(Application::LowDelay)), (312, 120));
+}
+
+#[test]
+fn concealment_gives_sound_and_then_fades() {
+    let (mut encoder, mut decoder) = (Encoder::new(EncoderSettings::default()).unwrap(), Decoder::new().unwrap());
+    let mut last = 0.0;
+    for index in 0..50 {
+        last = energy(decoder.decode(encoder.encode(&frame(index, 960)).unwrap()).unwrap());
+    }
+    let concealed: Vec<f32> = (0..100).map(|_| energy(decoder.conceal(BLOCK_SAMPLES).unwrap())).collect();
+    assert!(decibels(concealed[0], last) > -6.0, "the first 10 ms are about as loud as before");
+    let end = energy_of_last(&concealed);
+    assert!(decibels(end.max(1e-12), last) < -20.0, "after a second there is hardly anything");
+}
+
+fn energy_of_last(energies: &[f32]) -> f32 {
+    energies.last().copied().unwrap()
+}
+
+#[test]
+fn frames_of_another_length_are_refused() {
+    let mut encoder = Encoder::new(EncoderSettings::default()).unwrap();
+    assert_eq!(encoder.encode(&[0.0; 480]), Err(Error::FrameLength { given: 480, expected: 960 }));
+    let mut decoder = Decoder::new().unwrap();
+    for samples in [0, 100, DECODED_SAMPLES_MAX + BLOCK_SAMPLES] {
+        assert!(matches!(decoder.conceal(samples), Err(Error::Conceal(_))));
+    }
+    assert!(matches!(decoder.decode(&[]), Err(Error::Decode(_))));
+}
+
+#[test]
+fn settings_that_opus_does_not_know_are_refused_with_its_words() {
+    let refused = Encoder::new(EncoderSettings { complexity: 11, ..EncoderSettings::default() });
+    assert_eq!(refused.err(), Some(Error::Setup("invalid argument".into())));
+}
+
+#[test]
+fn samples_that_are_no_numbers_are_silence() {
+    let mut encoder = Encoder::new(EncoderSettings::default()).unwrap();
+    let mut decoder = Decoder::new().unwrap();
+    for sample in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 1e30] {
+        let packet = encoder.encode(&[sample; 960]).unwrap().to_vec();
+        assert!(decoder.decode(&packet).unwrap().iter().all(|sample| sample.is_finite()));
+    }
+}
+
+#[test]
+fn any_bytes_are_sound_or_an_error_and_the_decoder_goes_on() {
+    let (mut encoder, mut decoder) = (Encoder::new(EncoderSettings::default()).unwrap(), Decoder::new().unwrap());
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut random = move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    };
+    for round in 0..4_000_usize {
+        let packet: Vec<u8> = if round % 3 == 0 {
+            // A real packet with one byte changed gets further into the decoder than noise does.
+            let mut packet = encoder.encode(&frame(round, 960)).unwrap().to_vec();
+            let at = random() as usize % packet.len();
+            packet[at] = random() as u8;
+            packet
+        } else {
+            (0..random() % 300).map(|_| random() as u8).collect()
+        };
+        if let Ok(sound) = decoder.decode(&packet) {
+            assert!(sound.len() <= DECODED_SAMPLES_MAX);
+            assert!(sound.iter().all(|sample| sample.abs() <= 1.0));
+        }
+    }
+    assert_eq!(decoder.decode(encoder.encode(&frame(0, 960)).unwrap()).unwrap().len(), 960);
+}

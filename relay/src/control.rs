@@ -1,0 +1,212 @@
+//! The relay's control plane: who is connected, and which leg each stream stands for.
+
+use crate::admission::{Admission, Prefix};
+use crate::data_plane::SharedForwarder;
+use crate::forwarder::{JoinError, LegRequest};
+use crate::leg::{self, LegEnd};
+use crate::limits::{BUSY_RETRY, LEGLESS_MAX, REFUSALS_PER_CONNECTION_MAX};
+use ahoy_identity::random;
+use ahoy_node::Node;
+use ahoy_protocol::certificate::NodeRole;
+use ahoy_protocol::directory::ALTERNATIVES_MAX;
+use ahoy_protocol::relay::{Join, LegEvent};
+use ahoy_protocol::{DeviceKey, List, NodeKey, Text};
+use ahoy_transport::{Connection, Handshaking, NodeEndpoint};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Instant, SystemTime};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{self, sleep_until};
+
+/// Close code for a client that broke the protocol or was refused too often.
+const CODE_MISBEHAVED: u32 = 2;
+/// Close code for a connection that had no leg for too long.
+const CODE_UNUSED: u32 = 3;
+
+/// How a leg stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LegState {
+    /// The other leg is not there.
+    Alone,
+    /// It is joined with the other leg.
+    Together,
+    /// A later leg of the same device took its place.
+    Replaced,
+}
+
+/// What all connections share.
+pub(crate) struct Control {
+    node: Arc<Node>,
+    forwarder: SharedForwarder,
+    /// Locked before the forwarder where both are, so that a leg that the forwarder knows is always found here.
+    legs: Mutex<HashMap<u32, LegHandle>>,
+    admission: Mutex<Admission>,
+}
+
+/// A leg as others reach it.
+struct LegHandle {
+    state: watch::Sender<LegState>,
+    connection: Connection,
+}
+
+impl Control {
+    pub(crate) fn new(node: Arc<Node>, forwarder: SharedForwarder) -> Self {
+        Self { node, forwarder, legs: Mutex::default(), admission: Mutex::default() }
+    }
+
+    /// Serves whoever connects, until the endpoint closes.
+    pub(crate) async fn accept(self: Arc<Self>, endpoint: Arc<NodeEndpoint>) {
+        let mut connections = JoinSet::new();
+        loop {
+            tokio::select! {
+                handshaking = endpoint.accept() => match handshaking {
+                    Some(handshaking) => { connections.spawn(self.clone().serve(handshaking)); }
+                    None => return,
+                },
+                Some(ended) = connections.join_next() => {
+                    if let Err(problem) = ended {
+                        tracing::error!(%problem, "a connection's task failed");
+                    }
+                }
+            }
+        }
+    }
+
+    /// Looks, for each channel that comes in, from where its connection comes, so that a NAT's new mapping follows QUIC's migration.
+    pub(crate) async fn look_at_addresses(self: Arc<Self>, mut looks: mpsc::Receiver<u32>) {
+        while let Some(channel) = looks.recv().await {
+            let address = self.legs().get(&channel).map(|leg| leg.connection.remote_address());
+            if let Some(address) = address {
+                self.forwarder.lock().set_address(channel, address);
+            }
+        }
+    }
+
+    async fn serve(self: Arc<Self>, handshaking: Handshaking) {
+        let Some(_place) = Place::take(&self, Prefix::of(handshaking.remote_address().ip())) else { return };
+        match handshaking.finish().await {
+            Ok(connection) => self.serve_connection(connection).await,
+            Err(problem) => tracing::debug!(%problem, "a handshake failed"),
+        }
+    }
+
+    /// Serves the legs of one client. Dropping the set of streams ends them all.
+    async fn serve_connection(self: Arc<Self>, connection: Connection) {
+        let mut streams = JoinSet::new();
+        let mut unused_until = time::Instant::now() + LEGLESS_MAX;
+        let mut refusals = 0;
+        loop {
+            tokio::select! {
+                stream = connection.accept_bi() => match stream {
+                    Ok(stream) => { streams.spawn(leg::serve(self.clone(), connection.clone(), stream)); }
+                    Err(_) => return,
+                },
+                Some(end) = streams.join_next() => {
+                    unused_until = time::Instant::now() + LEGLESS_MAX;
+                    match end {
+                        Ok(LegEnd::Left) => {}
+                        Ok(LegEnd::Refused) => refusals += 1,
+                        Ok(LegEnd::Misbehaved) => return connection.close(CODE_MISBEHAVED, "not a join"),
+                        Err(problem) => tracing::error!(%problem, "a leg's task failed"),
+                    }
+                    if refusals > REFUSALS_PER_CONNECTION_MAX {
+                        return connection.close(CODE_MISBEHAVED, "refused too often");
+                    }
+                }
+                () = sleep_until(unused_until), if streams.is_empty() => return connection.close(CODE_UNUSED, "no leg"),
+            }
+        }
+    }
+
+    /// Gives the client of `connection` the leg it asks for, or says why not.
+    pub(crate) fn join(self: &Arc<Self>, connection: &Connection, join: &Join) -> Result<Leg, LegEvent> {
+        let device = DeviceKey(connection.peer_key());
+        let grant = self
+            .node
+            .network()
+            .verify_grant(&join.grant, &device, SystemTime::now().into())
+            .map_err(|problem| refused(&format!("the grant does not count: {problem}")))?;
+        let request =
+            LegRequest { call: join.call, device, peer: join.peer, address: connection.remote_address(), kbit_per_s: grant.kbit_per_s };
+        let mut legs = self.legs();
+        let joined = self.forwarder.lock().join(Instant::now(), request, u32::from_be_bytes(random())).map_err(|error| match error {
+            JoinError::Full => self.busy(),
+            JoinError::DeviceFull | JoinError::Itself => refused(&error.to_string()),
+        })?;
+        if let Some(older) = joined.replaced.and_then(|older| legs.remove(&older)) {
+            older.state.send_replace(LegState::Replaced);
+        }
+        if let Some(other) = joined.with.and_then(|other| legs.get(&other)) {
+            other.state.send_replace(LegState::Together);
+        }
+        let state = watch::Sender::new(if joined.with.is_some() { LegState::Together } else { LegState::Alone });
+        let leg = Leg { channel: joined.channel, state: state.subscribe(), control: self.clone() };
+        legs.insert(joined.channel, LegHandle { state, connection: connection.clone() });
+        Ok(leg)
+    }
+
+    fn leave(&self, channel: u32) {
+        let mut legs = self.legs();
+        let alone = self.forwarder.lock().leave(channel);
+        legs.remove(&channel);
+        if let Some(other) = alone.and_then(|other| legs.get(&other)) {
+            other.state.send_replace(LegState::Alone);
+        }
+    }
+
+    /// "Not now", with up to three other relays, beginning at a random one.
+    fn busy(&self) -> LegEvent {
+        let roster = self.node.roster().borrow().clone();
+        let own = self.node.key().node_key();
+        let mut others: Vec<NodeKey> =
+            roster.roster.nodes_in(NodeRole::Relay).map(|relay| relay.node).filter(|relay| *relay != own).collect();
+        if !others.is_empty() {
+            let first = u32::from_be_bytes(random()) as usize % others.len();
+            others.rotate_left(first);
+        }
+        others.truncate(ALTERNATIVES_MAX);
+        let retry_after_ms = u32::try_from(BUSY_RETRY.as_millis()).unwrap_or(u32::MAX);
+        LegEvent::Busy { retry_after_ms, alternatives: List::first_of(others) }
+    }
+
+    fn legs(&self) -> MutexGuard<'_, HashMap<u32, LegHandle>> {
+        self.legs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn refused(why: &str) -> LegEvent {
+    LegEvent::Refused(Text::fitting(why))
+}
+
+/// A leg in the hands of its stream. Dropping it leaves.
+pub(crate) struct Leg {
+    pub(crate) channel: u32,
+    pub(crate) state: watch::Receiver<LegState>,
+    control: Arc<Control>,
+}
+
+impl Drop for Leg {
+    fn drop(&mut self) {
+        self.control.leave(self.channel);
+    }
+}
+
+/// A connection's place among those of its prefix. Dropping it gives the place back.
+struct Place {
+    control: Arc<Control>,
+    prefix: Prefix,
+}
+
+impl Place {
+    fn take(control: &Arc<Control>, prefix: Prefix) -> Option<Self> {
+        let entered = control.admission.lock().unwrap_or_else(PoisonError::into_inner).enter(prefix);
+        entered.then(|| Self { control: control.clone(), prefix })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.control.admission.lock().unwrap_or_else(PoisonError::into_inner).leave(self.prefix);
+    }
+}

@@ -1,0 +1,63 @@
+//! How much one asker, one pair and all of them together may ask.
+
+use ahoy_directory::{Buckets, Rate};
+use ahoy_protocol::ids::DeviceKey;
+use std::time::{Duration, Instant};
+
+/// Requests of one connection. A client asks a few times a minute; a supernode that hands on the signals of all its clients
+/// is what this has to leave room for.
+pub(crate) const CONNECTION_RATE: Rate = Rate { per_s: 100.0, burst: 300 };
+/// Requests that are answered at a time. Each may hold a record and a few dozen answers, some 100 KB.
+pub(crate) const REQUESTS_MAX: usize = 1024;
+
+/// Signals of one device to anybody: a call to a user with twelve devices is up to 48, answers and cancellations included.
+const SENDER_RATE: Rate = Rate { per_s: 5.0, burst: 60 };
+/// Signals of one device to one other: a call takes three, so this is a call every two seconds and a few at once.
+const PAIR_RATE: Rate = Rate { per_s: 1.5, burst: 20 };
+/// Devices whose signals are counted at a time.
+const SENDERS_MAX: usize = 20_000;
+/// Pairs whose signals are counted at a time.
+const PAIRS_MAX: usize = 100_000;
+
+/// Counts signals.
+#[derive(Debug)]
+pub(crate) struct Guard {
+    senders: Buckets<DeviceKey>,
+    pairs: Buckets<(DeviceKey, DeviceKey)>,
+}
+
+impl Guard {
+    pub(crate) fn new() -> Self {
+        Self { senders: Buckets::new(SENDER_RATE, SENDERS_MAX), pairs: Buckets::new(PAIR_RATE, PAIRS_MAX) }
+    }
+
+    /// Counts a signal, or says how long its sender has to wait.
+    pub(crate) fn take_signal(&mut self, now: Instant, from: DeviceKey, to: DeviceKey) -> Result<(), Duration> {
+        // The pair first: who floods one device should not be able to call the others either, but need not be punished twice.
+        self.pairs.take((from, to), now)?;
+        self.senders.take(from, now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn taken(guard: &mut Guard, now: Instant, to: impl Fn(u8) -> DeviceKey) -> usize {
+        (0..200).filter(|n| guard.take_signal(now, DeviceKey([1; 32]), to(*n)).is_ok()).count()
+    }
+
+    #[test]
+    fn who_floods_one_device_can_still_call_another() {
+        let (mut guard, now) = (Guard::new(), Instant::now());
+        assert_eq!(taken(&mut guard, now, |_| DeviceKey([2; 32])), 20);
+        assert!(guard.take_signal(now, DeviceKey([1; 32]), DeviceKey([3; 32])).is_ok());
+        assert!(guard.take_signal(now, DeviceKey([4; 32]), DeviceKey([2; 32])).is_ok(), "others reach the flooded one");
+    }
+
+    #[test]
+    fn who_floods_everybody_is_stopped() {
+        let (mut guard, now) = (Guard::new(), Instant::now());
+        assert_eq!(taken(&mut guard, now, |n| DeviceKey([n; 32])), 60);
+    }
+}

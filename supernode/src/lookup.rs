@@ -1,0 +1,185 @@
+//! Finding and storing records: the shelf here, and the keepers that the overlay knows.
+
+use crate::overlay::{Answer, KEEPERS, Overlay, Walk};
+use crate::shelf::{Copy, Refusal, Shelf};
+use crate::tally::Tally;
+use ahoy_directory::{PutError, RecordError, Version, VerifiedRecord};
+use ahoy_protocol::UnixMillis;
+use ahoy_protocol::ids::RecordKey;
+use ahoy_protocol::record::{Record, Subject};
+use futures::stream::{self, FuturesUnordered, SelectAll, StreamExt};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+use thiserror::Error;
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+
+/// Supernodes that must say the same for an answer to be given without further waiting, this one included.
+const AGREEING: usize = 3;
+/// After the first valid record, others that may be newer are waited for this long.
+const SETTLING_TIME: Duration = Duration::from_millis(400);
+/// A look-up that has found nothing ends after this long, even if somebody has not answered.
+const LOOKUP_TIME_MAX: Duration = Duration::from_millis(2500);
+/// The keepers of a key are searched for at most this long.
+const KEEPERS_TIME_MAX: Duration = Duration::from_secs(1);
+/// A record is stored at its keepers for at most this long; who answers later has it all the same.
+const STORING_TIME_MAX: Duration = Duration::from_millis(1500);
+/// After a majority has stored a record, the others are waited for this long, so that the next look-up finds them all agreeing.
+const STRAGGLER_TIME: Duration = Duration::from_millis(100);
+
+/// Why a record was not published.
+#[derive(Debug, Error)]
+pub(crate) enum PublishError {
+    /// It did not pass the gate.
+    #[error(transparent)]
+    Refused(RecordError),
+    /// A newer one stays.
+    #[error("a newer record is stored")]
+    Superseded(Box<Record>),
+    /// There is no room, or this supernode is still starting.
+    #[error("there is no room for the record")]
+    Busy,
+}
+
+/// What was found.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    /// Verified records of the subject, the highest first.
+    pub(crate) records: Vec<VerifiedRecord>,
+    /// Supernodes asked, this one included.
+    pub(crate) asked: u16,
+}
+
+/// The directory, as this supernode sees it.
+#[derive(Clone)]
+pub(crate) struct Directory {
+    pub(crate) shelf: Arc<Shelf>,
+    pub(crate) overlay: Overlay,
+}
+
+impl Directory {
+    /// Finds the records of a subject, here and in the overlay, and brings who has an old one up to date.
+    pub(crate) async fn look_up(&self, subject: &Subject) -> Found {
+        let start = Instant::now();
+        let now = SystemTime::now().into();
+        let mut tally = Tally::new(self.shelf.get(now, subject));
+        let walks = self.shelf.keys(now, subject).into_iter().map(|key| (key, self.overlay.get(key))).collect();
+        let mut walks = Walks::new(walks);
+        // Those that are connected are those that can answer.
+        let enough = AGREEING.min(self.overlay.connected() + 1);
+        let mut end = start + if tally.is_empty() { LOOKUP_TIME_MAX } else { SETTLING_TIME };
+        while tally.agreeing() < enough {
+            let answer = tokio::select! {
+                answer = walks.answers.next() => answer,
+                () = sleep_until(end) => None,
+            };
+            let Some((key, Answer { from, copy })) = answer else { break };
+            match self.shelf.check_at(now, &key, &copy.bytes) {
+                Ok(verified) if verified.subject() == subject => {
+                    if tally.is_empty() {
+                        end = end.min(Instant::now() + SETTLING_TIME);
+                    }
+                    tally.add((from, key), verified, copy.kept_until);
+                }
+                Ok(_) => {}
+                Err(refusal) => tracing::debug!(%from, %refusal, "a supernode returned a record that does not hold"),
+            }
+        }
+        self.bring_up_to_date(now, &tally);
+        Found { asked: walks.asked().saturating_add(1), records: tally.into_records() }
+    }
+
+    /// Gives the highest record to whoever returned a lower one, and keeps it here if a lower one is here.
+    fn bring_up_to_date(&self, now: UnixMillis, tally: &Tally<(libp2p::PeerId, RecordKey)>) {
+        let Some((best, kept_until)) = tally.best() else { return };
+        let keeps = tally.is_own_stale() || self.overlay.connected() < KEEPERS.get();
+        if keeps && let Err(error) = self.shelf.put_until(now, best.clone(), kept_until) {
+            tracing::debug!(%error, "a record that was found is not kept here");
+        }
+        let Ok(bytes) = ahoy_protocol::Wire::encode(best.record()) else { return };
+        for (peer, key) in tally.stale() {
+            self.overlay.repair(*peer, *key, Copy { bytes: bytes.clone(), kept_until });
+        }
+    }
+
+    /// Checks a record, stores it here and at its keepers, and says how many hold it then.
+    pub(crate) async fn publish(&self, record: Record) -> Result<u16, PublishError> {
+        let now = SystemTime::now().into();
+        let verified = self.shelf.check(now, record).map_err(|refusal| match refusal {
+            Refusal::Record(error) => PublishError::Refused(error),
+            Refusal::Starting | Refusal::Put(_) => PublishError::Busy,
+        })?;
+        let (subject, version) = (verified.subject().clone(), verified.version());
+        let copy = self.shelf.put(now, verified).map_err(|error| match error {
+            PutError::Superseded(newer) | PutError::Conflict(newer) => PublishError::Superseded(newer),
+            PutError::Full => PublishError::Busy,
+        })?;
+        let keys = self.shelf.keys(now, &subject);
+        let outcomes = futures::future::join_all(keys.into_iter().map(|key| self.store_at_keepers(key, copy.clone()))).await;
+        // The first key is the one that lasts.
+        let Some(outcome) = outcomes.first() else { return Err(PublishError::Busy) };
+        if !outcome.is_majority() {
+            self.check_superseded(&subject, version).await?;
+        }
+        Ok(u16::try_from(outcome.stored).unwrap_or(u16::MAX))
+    }
+
+    /// Keepers that do not take a record may have a newer one.
+    async fn check_superseded(&self, subject: &Subject, version: Version) -> Result<(), PublishError> {
+        match self.look_up(subject).await.records.into_iter().next() {
+            Some(best) if best.version() > version => Err(PublishError::Superseded(Box::new(best.into_record()))),
+            _ => Ok(()),
+        }
+    }
+
+    async fn store_at_keepers(&self, key: RecordKey, copy: Copy) -> Stored {
+        let mut keepers = timeout(KEEPERS_TIME_MAX, self.overlay.keepers(key)).await.unwrap_or_default();
+        keepers.truncate(KEEPERS.get());
+        let mut outcome = Stored { stored: 1, keepers: keepers.len() + 1 };
+        let mut puts: FuturesUnordered<_> = keepers.into_iter().map(|keeper| self.overlay.put(keeper, key, copy.clone())).collect();
+        let mut end = Instant::now() + STORING_TIME_MAX;
+        while let Ok(Some(stored)) = timeout_at(end, puts.next()).await {
+            outcome.stored += usize::from(stored);
+            if outcome.is_majority() {
+                end = end.min(Instant::now() + STRAGGLER_TIME);
+            }
+        }
+        outcome
+    }
+}
+
+struct Stored {
+    /// Supernodes that hold the record, this one included.
+    stored: usize,
+    /// Supernodes that should, this one included.
+    keepers: usize,
+}
+
+impl Stored {
+    fn is_majority(&self) -> bool {
+        2 * self.stored > self.keepers
+    }
+}
+
+/// The walks for the keys of one subject, taken together.
+struct Walks {
+    answers: SelectAll<stream::BoxStream<'static, (RecordKey, Answer)>>,
+    asked: Vec<tokio::sync::watch::Receiver<u32>>,
+}
+
+impl Walks {
+    fn new(walks: Vec<(RecordKey, Walk)>) -> Self {
+        let mut asked = Vec::new();
+        let mut answers = SelectAll::new();
+        for (key, mut walk) in walks {
+            asked.push(walk.asked.clone());
+            answers.push(stream::poll_fn(move |cx| walk.answers.poll_recv(cx)).map(move |answer| (key, answer)).boxed());
+        }
+        Self { answers, asked }
+    }
+
+    /// Supernodes that were asked: the walks for several keys ask mostly the same ones.
+    fn asked(&self) -> u16 {
+        let most = self.asked.iter().map(|asked| *asked.borrow()).max().unwrap_or(0);
+        u16::try_from(most).unwrap_or(u16::MAX)
+    }
+}

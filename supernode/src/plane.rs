@@ -1,0 +1,341 @@
+//! The client plane: who connects, what they may ask, and what they are answered.
+//!
+//! One bidirectional stream a request. A client registers first; nodes of the roster may do what their role allows. All
+//! work is bounded per connection and in all, and what is over a bound is answered with `Busy` before any cryptography.
+
+use crate::limits::{CONNECTION_RATE, Guard, REQUESTS_MAX};
+use crate::lookup::{Directory, Found, PublishError};
+use crate::neighbours::Neighbours;
+use crate::relays::Relays;
+use crate::sessions::{Session, Sessions};
+use ahoy_directory::{TokenBucket, homes_for};
+use ahoy_node::{Node, RosterView};
+use ahoy_protocol::certificate::{DeviceCertificate, NodeRole, UserCertificate};
+use ahoy_protocol::directory::{Found as FoundMessage, Push, Request, Response, SealedSignal, role_needed};
+use ahoy_protocol::ids::{DeviceKey, NodeKey};
+use ahoy_protocol::record::{HOMES_MAX, PresenceRecord, Record, Subject, UserRecord};
+use ahoy_protocol::{List, Name, Signed, Text, UnixMillis};
+use ahoy_transport::{Connection, NodeEndpoint, RecvStream, SendStream, TransportError, receive, send};
+use futures::stream::{FuturesUnordered, StreamExt};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+/// Requests of one connection at a time. QUIC lets a client open no more streams; this holds where it opens and resets them.
+const STREAMS_MAX: usize = 8;
+/// A request must be here this long after its stream.
+const READING_TIME_MAX: Duration = Duration::from_secs(5);
+/// And be answered this long after that: longer than the slowest look-up, of a user and then of his devices, and than a signal.
+const ANSWERING_TIME_MAX: Duration = Duration::from_secs(6);
+/// A client that does not take its answer within this time goes without.
+const WRITING_TIME_MAX: Duration = Duration::from_secs(10);
+/// Who has not said who he is after this long, and is no node of the roster, is turned away.
+const REGISTRATION_TIME_MAX: Duration = Duration::from_secs(15);
+/// What somebody is told to wait at least when there is too much to do, doubled by chance.
+const BUSY_TIME: Duration = Duration::from_secs(1);
+/// Devices whose presence one look-up finds: all of a user's.
+const DEVICES_FOUND_MAX: usize = ahoy_protocol::record::DEVICES_MAX;
+
+/// Close code for somebody who did not register.
+const CODE_UNREGISTERED: u32 = 4;
+/// Close code when the supernode stops.
+pub(crate) const CODE_STOPPING: u32 = 5;
+
+/// Everything that requests need.
+pub(crate) struct Plane {
+    pub(crate) node: Arc<Node>,
+    pub(crate) directory: Directory,
+    pub(crate) sessions: Sessions,
+    pub(crate) neighbours: Neighbours,
+    pub(crate) relays: Mutex<Relays>,
+    pub(crate) guard: Mutex<Guard>,
+    pub(crate) requests: Semaphore,
+    pub(crate) load_percent: Arc<AtomicU8>,
+}
+
+/// One connection.
+struct Visitor {
+    connection: Connection,
+    key: [u8; 32],
+    /// The device, once it has registered.
+    device: Mutex<Option<DeviceKey>>,
+    bucket: Mutex<TokenBucket>,
+}
+
+impl Plane {
+    /// Takes whoever connects, until the endpoint is closed.
+    pub(crate) async fn serve(self: Arc<Self>, endpoint: Arc<NodeEndpoint>) {
+        let mut visits = JoinSet::new();
+        while let Some(handshaking) = endpoint.accept().await {
+            let plane = self.clone();
+            visits.spawn(async move {
+                match handshaking.finish().await {
+                    Ok(connection) => plane.visit(connection).await,
+                    Err(error) => tracing::debug!(%error, "a handshake failed"),
+                }
+            });
+            while visits.try_join_next().is_some() {}
+        }
+    }
+
+    /// Serves one connection to its end.
+    async fn visit(self: Arc<Self>, connection: Connection) {
+        let visitor = Arc::new(Visitor::new(connection));
+        let mut requests = JoinSet::new();
+        let unregistered = tokio::time::sleep(REGISTRATION_TIME_MAX);
+        tokio::pin!(unregistered);
+        let mut deadline_passed = false;
+        loop {
+            tokio::select! {
+                stream = visitor.connection.accept_bi(), if requests.len() < STREAMS_MAX => match stream {
+                    Ok((sending, receiving)) => {
+                        requests.spawn(self.clone().handle_stream(visitor.clone(), sending, receiving));
+                    }
+                    Err(_) => break,
+                },
+                Some(_) = requests.join_next() => {}
+                () = &mut unregistered, if !deadline_passed => {
+                    deadline_passed = true;
+                    if !self.is_known(&visitor) {
+                        visitor.connection.close(CODE_UNREGISTERED, "register first");
+                    }
+                }
+            }
+        }
+        if let Some(device) = visitor.device() {
+            self.sessions.leave(&device, &visitor.connection);
+        }
+    }
+
+    fn is_known(&self, visitor: &Visitor) -> bool {
+        let roster = self.roster();
+        visitor.device().is_some() || roster.roster.nodes.iter().any(|node| node.node == NodeKey(visitor.key))
+    }
+
+    async fn handle_stream(self: Arc<Self>, visitor: Arc<Visitor>, mut sending: SendStream, mut receiving: RecvStream) {
+        let response = match self.read_and_answer(&visitor, &mut receiving).await {
+            Ok(Some(response)) => response,
+            Ok(None) => return,
+            Err(error) => {
+                tracing::debug!(%error, "a request could not be read");
+                refused(&error.to_string())
+            }
+        };
+        let writing = async {
+            send(&mut sending, &response).await?;
+            let _ = sending.finish();
+            // Until the answer is acknowledged the stream counts against the asker.
+            let _ = sending.stopped().await;
+            Ok::<_, TransportError>(())
+        };
+        if let Ok(Err(error)) = tokio::time::timeout(WRITING_TIME_MAX, writing).await {
+            tracing::debug!(%error, "an answer could not be sent");
+        }
+    }
+
+    async fn read_and_answer(&self, visitor: &Visitor, receiving: &mut RecvStream) -> Result<Option<Response>, TransportError> {
+        if let Err(wait) = visitor.take_token() {
+            return Ok(Some(self.busy(visitor, wait)));
+        }
+        let Ok(_permit) = self.requests.try_acquire() else { return Ok(Some(self.busy(visitor, BUSY_TIME))) };
+        let reading = tokio::time::timeout(READING_TIME_MAX, receive::<Request>(receiving));
+        let request = reading.await.unwrap_or(Err(TransportError::TimedOut { what: "a request" }))?;
+        let Some(request) = request else { return Ok(None) };
+        let answering = Box::pin(self.answer(visitor, request));
+        let answer = tokio::time::timeout(ANSWERING_TIME_MAX, answering).await;
+        Ok(Some(answer.unwrap_or_else(|_| self.busy(visitor, BUSY_TIME))))
+    }
+
+    async fn answer(&self, visitor: &Visitor, request: Request) -> Response {
+        if let Some(role) = role_needed(&request) {
+            if self.roster().roster.node(role, &NodeKey(visitor.key)).is_none() {
+                return refused(&format!("only a {role} of this network may ask this"));
+            }
+            return self.answer_node(visitor, request).await;
+        }
+        match request {
+            Request::Register { user, device } => self.register(visitor, &user, &device),
+            Request::Roster { since } => {
+                let view = self.roster();
+                Response::Roster((view.roster.version > since).then(|| view.signed.clone()))
+            }
+            request => match visitor.device() {
+                Some(device) => self.answer_device(visitor, device, request).await,
+                None => refused("register first"),
+            },
+        }
+    }
+
+    async fn answer_node(&self, visitor: &Visitor, request: Request) -> Response {
+        match request {
+            Request::Forward { to, sealed } => Response::Delivered { devices: self.deliver(&to, sealed).await },
+            Request::RelayStatus { load_percent } => {
+                let mut relays = self.relays.lock().unwrap_or_else(PoisonError::into_inner);
+                relays.handle_status(Instant::now(), NodeKey(visitor.key), load_percent);
+                Response::Done
+            }
+            _ => refused("not a request of nodes"),
+        }
+    }
+
+    async fn answer_device(&self, visitor: &Visitor, device: DeviceKey, request: Request) -> Response {
+        match request {
+            Request::Publish(record) => self.publish(visitor, record).await,
+            Request::Find(name) => Response::Found(self.find(name).await),
+            Request::Signal { to, homes, sealed } => self.signal(visitor, device, to, homes, sealed).await,
+            Request::Relays => {
+                let relays = self.relays.lock().unwrap_or_else(PoisonError::into_inner);
+                Response::Relays(List::first_of(relays.named(Instant::now(), &self.roster().roster, &device)))
+            }
+            _ => refused("not a request of devices"),
+        }
+    }
+
+    fn register(&self, visitor: &Visitor, user: &Signed<UserCertificate>, device: &Signed<DeviceCertificate>) -> Response {
+        let (user, device) = match self.node.network().verify_pair(user, device, now()) {
+            Ok(pair) => pair,
+            Err(error) => return refused(&format!("your certificates were refused: {error}")),
+        };
+        let key = device.device();
+        if key.0 != visitor.key {
+            return refused("the device certificate is another device's");
+        }
+        let serials = [user.serial, device.certificate.serial];
+        if serials.iter().any(|serial| self.roster().roster.is_revoked(*serial)) {
+            return refused("your certificate was revoked");
+        }
+        if !self.sessions.enter(key, Session { connection: visitor.connection.clone(), serials }) {
+            return self.busy(visitor, BUSY_TIME);
+        }
+        *visitor.device.lock().unwrap_or_else(PoisonError::into_inner) = Some(key);
+        // It may have ended before it was entered, and then nobody else takes it out.
+        if visitor.connection.is_closed() {
+            self.sessions.leave(&key, &visitor.connection);
+        }
+        Response::Done
+    }
+
+    async fn publish(&self, visitor: &Visitor, record: Record) -> Response {
+        match self.directory.publish(record).await {
+            Ok(stored) => Response::Published { stored },
+            Err(PublishError::Superseded(newer)) => Response::Superseded(*newer),
+            Err(PublishError::Refused(error)) => refused(&error.to_string()),
+            Err(PublishError::Busy) => self.busy(visitor, BUSY_TIME),
+        }
+    }
+
+    /// The user records under a name, and the presence of the devices in them.
+    async fn find(&self, name: Name) -> FoundMessage {
+        let found = self.directory.look_up(&Subject::User(name)).await;
+        let mut devices = Vec::new();
+        for device in found.records.iter().flat_map(|record| record.content().devices()) {
+            if !devices.contains(&device) {
+                devices.push(device);
+            }
+        }
+        devices.truncate(DEVICES_FOUND_MAX);
+        let subjects: Vec<_> = devices.into_iter().map(Subject::Device).collect();
+        let presence: Vec<Found> = futures::future::join_all(subjects.iter().map(|subject| self.directory.look_up(subject))).await;
+        let asked = presence.iter().map(|found| found.asked).chain([found.asked]).max();
+        FoundMessage {
+            users: List::first_of(found.records.into_iter().filter_map(user_record)),
+            presence: List::first_of(presence.into_iter().filter_map(|found| found.records.into_iter().next()).filter_map(presence_record)),
+            supernodes_asked: asked.unwrap_or(1),
+        }
+    }
+
+    /// Carries a signal to a device, here or at the other supernodes that it named, at all of them at once.
+    async fn signal(
+        &self,
+        visitor: &Visitor,
+        from: DeviceKey,
+        to: DeviceKey,
+        homes: List<NodeKey, HOMES_MAX>,
+        sealed: SealedSignal,
+    ) -> Response {
+        let allowed = self.guard.lock().unwrap_or_else(PoisonError::into_inner).take_signal(Instant::now(), from, to);
+        if let Err(wait) = allowed {
+            return self.busy(visitor, wait);
+        }
+        if self.deliver(&to, sealed.clone()).await > 0 {
+            return Response::Delivered { devices: 1 };
+        }
+        let own = self.node.key().node_key();
+        let forward = Request::Forward { to, sealed };
+        let mut asked: FuturesUnordered<_> =
+            homes.iter().filter(|home| **home != own).map(|home| self.neighbours.ask(home, &forward)).collect();
+        while let Some(response) = asked.next().await {
+            if matches!(response, Some(Response::Delivered { devices: 1.. })) {
+                return Response::Delivered { devices: 1 };
+            }
+        }
+        Response::Delivered { devices: 0 }
+    }
+
+    async fn deliver(&self, to: &DeviceKey, sealed: SealedSignal) -> u8 {
+        u8::from(self.sessions.push(to, &Push::Deliver(sealed)).await)
+    }
+
+    fn busy(&self, visitor: &Visitor, wait: Duration) -> Response {
+        let own = self.node.key().node_key();
+        let roster = self.roster();
+        let others = roster.roster.nodes_in(NodeRole::Supernode).map(|node| node.node).filter(|node| *node != own);
+        // Between once and twice the time, so that those who were refused together do not come back together.
+        let share = f64::from(u16::from_le_bytes(ahoy_identity::random())) / f64::from(u16::MAX);
+        Response::Busy {
+            retry_after_ms: u32::try_from(wait.max(BUSY_TIME).mul_f64(1.0 + share).as_millis()).unwrap_or(u32::MAX),
+            alternatives: List::first_of(homes_for(&DeviceKey(visitor.key), others)),
+        }
+    }
+
+    /// The roster in force.
+    pub(crate) fn roster(&self) -> Arc<RosterView> {
+        self.node.roster().borrow().clone()
+    }
+
+    /// Tells whoever asks over UDP how loaded this supernode is.
+    pub(crate) fn update_load(&self, connections: usize, connections_max: usize) {
+        let requests = 100 * (REQUESTS_MAX - self.requests.available_permits().min(REQUESTS_MAX)) / REQUESTS_MAX;
+        let load = (100 * connections / connections_max.max(1)).max(requests).min(100);
+        self.load_percent.store(u8::try_from(load).unwrap_or(100), Ordering::Relaxed);
+    }
+}
+
+impl Visitor {
+    fn new(connection: Connection) -> Self {
+        let key = connection.peer_key();
+        Self { connection, key, device: Mutex::new(None), bucket: TokenBucket::new(CONNECTION_RATE, Instant::now()).into() }
+    }
+
+    fn device(&self) -> Option<DeviceKey> {
+        *self.device.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take_token(&self) -> Result<(), Duration> {
+        self.bucket.lock().unwrap_or_else(PoisonError::into_inner).take(Instant::now())
+    }
+}
+
+fn user_record(record: ahoy_directory::VerifiedRecord) -> Option<UserRecord> {
+    match record.into_record() {
+        Record::User(record) => Some(record),
+        Record::Presence(_) => None,
+    }
+}
+
+fn presence_record(record: ahoy_directory::VerifiedRecord) -> Option<PresenceRecord> {
+    match record.into_record() {
+        Record::Presence(record) => Some(record),
+        Record::User(_) => None,
+    }
+}
+
+fn refused(why: &str) -> Response {
+    Response::Refused(Text::fitting(why))
+}
+
+fn now() -> UnixMillis {
+    SystemTime::now().into()
+}

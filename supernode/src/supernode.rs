@@ -1,0 +1,266 @@
+//! A whole supernode: started, kept up to date, stopped.
+
+use crate::limits::{Guard, REQUESTS_MAX};
+use crate::lookup::Directory;
+use crate::metrics;
+use crate::neighbours::Neighbours;
+use crate::overlay::{Overlay, OverlayError};
+use crate::plane::{CODE_STOPPING, Plane};
+use crate::relays::Relays;
+use crate::sessions::Sessions;
+use crate::shelf::{Shelf, Trust};
+use ahoy_node::{Addresses, Node, NodeError, Preparation, ServeArgs};
+use ahoy_protocol::NodeKey;
+use ahoy_protocol::certificate::NodeRole;
+use ahoy_protocol::directory::{ALPN, Push, Request, Response};
+use ahoy_store::StoreError;
+use ahoy_transport::{NodeEndpoint, NodeLimits, ObserveResponder, TransportError};
+use std::net::SocketAddr;
+use std::sync::atomic::AtomicU8;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+use thiserror::Error;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
+
+/// What the data folder is marked with.
+const PROGRAM: &str = "ahoy-supernode";
+/// File in the data folder that holds the overlay's port.
+const OVERLAY_FILE: &str = "overlay.json";
+/// How often what changes by time alone is looked at: salts, missing connections, load.
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
+/// How often some other supernode is asked for a newer roster, so that one gets round while the login server is away.
+const ROSTER_INTERVAL: Duration = Duration::from_secs(60);
+/// Clients are told to be gone within this time when the supernode stops.
+const DRAIN_TIME: Duration = Duration::from_secs(1);
+
+/// Flags of `ahoy-supernode serve`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    /// Those that all nodes have.
+    pub serve: ServeArgs,
+    /// Address for other supernodes; a free port, chosen once, if not given
+    #[arg(long, value_name = "IP:PORT")]
+    pub overlay: Option<SocketAddr>,
+}
+
+/// Why a supernode does not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// It cannot join its network.
+    #[error(transparent)]
+    Node(#[from] NodeError),
+    /// Its data folder cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The client plane cannot listen.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// The overlay cannot listen.
+    #[error(transparent)]
+    Overlay(#[from] OverlayError),
+    /// The address for counters cannot be listened on.
+    #[error("cannot listen on {address} for --metrics: {source}; end the program that has the port, or choose another")]
+    Metrics {
+        /// Where one was to listen.
+        address: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+/// A supernode that serves. Dropping it stops it at once.
+pub struct Supernode {
+    plane: Arc<Plane>,
+    endpoint: Arc<NodeEndpoint>,
+    overlay_address: SocketAddr,
+    /// Dropping the set ends all that runs.
+    _tasks: JoinSet<()>,
+}
+
+impl std::fmt::Debug for Supernode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Supernode").field("key", &self.key()).field("addresses", &self.addresses()).finish_non_exhaustive()
+    }
+}
+
+impl Supernode {
+    /// Joins the network and serves.
+    ///
+    /// # Errors
+    /// See [`StartError`]; each says what to do.
+    pub async fn start(args: &Args) -> Result<Self, StartError> {
+        let preparation = Node::prepare(&args.serve, NodeRole::Supernode, PROGRAM).await?;
+        let limits = NodeLimits::default();
+        let load_percent = Arc::new(AtomicU8::new(0));
+        let observer = Arc::new(ObserveResponder::new(load_percent.clone()));
+        let endpoint = Arc::new(NodeEndpoint::bind(&args.serve.listen, preparation.key(), &[ALPN], observer, limits)?);
+        let shelf = Arc::new(Shelf::new());
+        let (overlay, overlay_address, overlay_task) = start_overlay(args, &preparation, shelf.clone()).await?;
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
+            let _abort_with_set = AbortOnDrop(overlay_task);
+            std::future::pending().await
+        });
+        let addresses = addresses(args, &endpoint, overlay_address).await?;
+        let node = Arc::new(preparation.join(addresses).await?);
+        let own = node.key().node_key();
+        let plane = Arc::new(Plane {
+            node,
+            directory: Directory { shelf, overlay },
+            sessions: Sessions::default(),
+            neighbours: Neighbours::new(endpoint.clone(), own),
+            relays: Mutex::new(Relays::default()),
+            guard: Mutex::new(Guard::new()),
+            requests: Semaphore::new(REQUESTS_MAX),
+            load_percent,
+        });
+        if let Some(address) = args.serve.metrics {
+            let listener = metrics::listen(address).await.map_err(|source| StartError::Metrics { address, source })?;
+            tasks.spawn(metrics::serve(listener, plane.clone(), endpoint.clone()));
+        }
+        apply_roster(&plane).await;
+        tasks.spawn(follow_roster(plane.clone()));
+        tasks.spawn(keep_up(plane.clone(), endpoint.clone(), limits));
+        tasks.spawn(pass_rosters_on(plane.clone()));
+        tasks.spawn(plane.clone().serve(endpoint.clone()));
+        Ok(Self { plane, endpoint, overlay_address, _tasks: tasks })
+    }
+
+    /// Its key.
+    #[must_use]
+    pub fn key(&self) -> NodeKey {
+        self.plane.node.key().node_key()
+    }
+
+    /// Where clients reach it.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.endpoint.local_addresses()
+    }
+
+    /// Where other supernodes reach it.
+    #[must_use]
+    pub fn overlay_address(&self) -> SocketAddr {
+        self.overlay_address
+    }
+
+    /// How many other supernodes it is connected to in the overlay.
+    #[must_use]
+    pub fn connected(&self) -> usize {
+        self.plane.directory.overlay.connected()
+    }
+
+    /// How many users and devices it keeps a record of.
+    #[must_use]
+    pub fn records(&self) -> usize {
+        self.plane.directory.shelf.records().len()
+    }
+
+    /// The version of the roster that it goes by.
+    #[must_use]
+    pub fn roster_version(&self) -> u64 {
+        self.plane.roster().roster.version
+    }
+
+    /// Tells its clients to go, and stops.
+    pub async fn stop(self) {
+        let within_ms = u32::try_from(DRAIN_TIME.as_millis()).unwrap_or(u32::MAX);
+        let drain = Push::Drain { within_ms };
+        let telling = self.plane.sessions.push_to_all(&drain);
+        // Whoever cannot be told in time finds out by the end of the connection.
+        let _ = tokio::time::timeout(DRAIN_TIME, telling).await;
+        tracing::debug!(code = CODE_STOPPING, "stopping");
+        self.endpoint.close();
+    }
+}
+
+struct AbortOnDrop(tokio::task::JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Starts the overlay at the address asked for; else at the port of last time, so that the roster stays true; else at any.
+async fn start_overlay(
+    args: &Args,
+    preparation: &Preparation,
+    shelf: Arc<Shelf>,
+) -> Result<(Overlay, SocketAddr, tokio::task::JoinHandle<()>), StartError> {
+    let key = preparation.key();
+    if let Some(address) = args.overlay {
+        return Ok(Overlay::start(key, address, shelf).await?);
+    }
+    let Some(first) = args.serve.listen.first() else { return Err(NodeError::Unspecified(([0, 0, 0, 0], 0).into()).into()) };
+    if let Some(port) = preparation.folder().read_json::<u16>(OVERLAY_FILE)? {
+        match Overlay::start(key, SocketAddr::new(first.ip(), port), shelf.clone()).await {
+            Ok(started) => return Ok(started),
+            Err(error) => tracing::warn!(%error, "the overlay moves to another port"),
+        }
+    }
+    let started = Overlay::start(key, SocketAddr::new(first.ip(), 0), shelf).await?;
+    preparation.folder().write_json(OVERLAY_FILE, &started.1.port())?;
+    Ok(started)
+}
+
+/// What the roster is to say about this supernode.
+async fn addresses(args: &Args, endpoint: &NodeEndpoint, overlay: SocketAddr) -> Result<Addresses, NodeError> {
+    let public = args.serve.public.as_deref();
+    Ok(Addresses {
+        udp: Addresses::advertised(&endpoint.local_addresses(), public).await?,
+        tcp: Vec::new(),
+        overlay: Addresses::advertised_beside(&[overlay], public).await?,
+    })
+}
+
+/// Puts the newest roster in force everywhere.
+async fn apply_roster(plane: &Plane) {
+    let view = plane.roster();
+    let trust = Trust { network: plane.node.network(), view: view.clone() };
+    plane.directory.shelf.set_trust(SystemTime::now().into(), trust);
+    plane.directory.overlay.set_roster(&view.roster, &plane.node.key().node_key()).await;
+    plane.neighbours.set_roster(&view.roster);
+    plane.relays.lock().unwrap_or_else(PoisonError::into_inner).set_roster(&view.roster);
+    plane.sessions.revoke(&view.roster);
+}
+
+async fn follow_roster(plane: Arc<Plane>) {
+    let mut rosters = plane.node.roster();
+    while rosters.changed().await.is_ok() {
+        let version = rosters.borrow_and_update().roster.version;
+        apply_roster(&plane).await;
+        plane.sessions.push_to_all(&Push::RosterVersion(version)).await;
+    }
+}
+
+/// Does what is due as time passes.
+async fn keep_up(plane: Arc<Plane>, endpoint: Arc<NodeEndpoint>, limits: NodeLimits) {
+    let mut tick = tokio::time::interval(UPKEEP_INTERVAL);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        plane.update_load(endpoint.connections(), limits.connections_max);
+        plane.directory.shelf.tidy(SystemTime::now().into());
+        plane.neighbours.warm().await;
+    }
+}
+
+/// Asks other supernodes for newer rosters.
+async fn pass_rosters_on(plane: Arc<Plane>) {
+    let mut tick = tokio::time::interval(ROSTER_INTERVAL);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        let Some(neighbour) = plane.neighbours.any(u64::from_le_bytes(ahoy_identity::random())) else { continue };
+        let since = plane.roster().roster.version;
+        if let Some(Response::Roster(Some(newer))) = plane.neighbours.ask(&neighbour, &Request::Roster { since }).await
+            && let Err(refused) = plane.node.offer_roster(newer)
+        {
+            tracing::warn!(node = %neighbour, %refused, "another supernode handed on a roster that does not hold");
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! What clients see of a network of supernodes: records, signals, relays, and what strangers and forgers get.
+
+mod common;
+
+use ahoy_identity::SigningKey;
+use ahoy_protocol::certificate::NodeRole;
+use ahoy_protocol::directory::{ALPN, Push, Request, Response};
+use ahoy_protocol::login::NodeRequest;
+use ahoy_protocol::record::Record;
+use ahoy_protocol::{List, Name};
+use common::{Network, ask, connected, endpoint, eventually, find, is_refused, loopback, now, publish, pushed, seqs, signal};
+use futures::future::join_all;
+
+#[tokio::test]
+async fn a_user_published_at_one_supernode_is_found_at_all() {
+    let network = Network::new().await;
+    let supernodes = network.supernodes(3).await;
+    let bob = network.user("bob").await;
+    let alice = network.user("alice").await;
+    let there = bob.at(&supernodes[0]).await;
+    assert_eq!(publish(&there, bob.user_record(1)).await, 3);
+    assert_eq!(publish(&there, bob.presence(1, &[supernodes[0].key()])).await, 3);
+    for supernode in &supernodes {
+        let found = find(&alice.at(supernode).await, &bob.name).await;
+        assert_eq!(seqs(&found), (vec![1], vec![1]));
+        assert!(found.supernodes_asked >= 2, "{}", found.supernodes_asked);
+    }
+    let nobody = find(&there, &Name::parse("nobody").expect("a name")).await;
+    assert!(nobody.users.is_empty() && nobody.presence.is_empty());
+}
+
+#[tokio::test]
+async fn one_supernode_alone_is_a_network() {
+    let network = Network::new().await;
+    let supernode = network.supernode("alone").await;
+    let bob = network.user("bob").await;
+    let there = bob.at(&supernode).await;
+    assert_eq!(publish(&there, bob.user_record(1)).await, 1);
+    assert_eq!(publish(&there, bob.presence(1, &[supernode.key()])).await, 1);
+    let found = find(&there, &bob.name).await;
+    assert_eq!((seqs(&found), found.supernodes_asked), ((vec![1], vec![1]), 1));
+    // A device may signal to itself; that is as good as to any other.
+    let (answer, push) = tokio::join!(async { ask(&there, &signal(&bob, &[], b"hello")).await }, pushed(&there));
+    assert_eq!(answer, Response::Delivered { devices: 1 });
+    assert!(matches!(push, Push::Deliver(sealed) if *sealed == *b"hello"));
+}
+
+#[tokio::test]
+async fn the_newer_record_stays_and_the_older_one_is_answered_with_it() {
+    let network = Network::new().await;
+    let supernodes = network.supernodes(2).await;
+    let bob = network.user("bob").await;
+    let (one, two) = (bob.at(&supernodes[0]).await, bob.at(&supernodes[1]).await);
+    let newer = bob.user_record(5);
+    publish(&one, newer.clone()).await;
+    assert_eq!(ask(&two, &Request::Publish(bob.user_record(4))).await, Response::Superseded(newer.clone()));
+    let other_of_the_same_number = bob.user_record(5);
+    assert!(matches!(ask(&two, &Request::Publish(other_of_the_same_number)).await, Response::Superseded(held) if held == newer));
+    assert_eq!(publish(&two, newer).await, 2, "storing the same again is no conflict");
+    assert_eq!(publish(&two, bob.user_record(6)).await, 2);
+    assert_eq!(seqs(&find(&one, &bob.name).await).0, [6]);
+}
+
+#[tokio::test]
+async fn forged_records_are_refused() {
+    let network = Network::new().await;
+    let supernode = network.supernode("one").await;
+    let (bob, eve) = (network.user("bob").await, network.user("eve").await);
+    let there = eve.at(&supernode).await;
+    let Record::User(mut wrong_key) = bob.user_record(1) else { panic!("a user record") };
+    wrong_key.statement = eve.user_key.sign(&bob.user_statement(1)).expect("fits");
+    let Record::User(mut wrong_name) = eve.user_record(1) else { panic!("a user record") };
+    let mut statement = eve.user_statement(1);
+    statement.name = bob.name.clone();
+    wrong_name.statement = eve.user_key.sign(&statement).expect("fits");
+    let ahead = bob.user_record(now().0 + 600_000);
+    for record in [Record::User(wrong_key), Record::User(wrong_name), ahead] {
+        assert!(is_refused(&ask(&there, &Request::Publish(record)).await));
+    }
+    assert!(find(&there, &bob.name).await.users.is_empty());
+    assert_eq!(supernode.records(), 0);
+}
+
+#[tokio::test]
+async fn a_signal_reaches_its_device_at_any_supernode_and_only_there() {
+    let network = Network::new().await;
+    let supernodes = network.supernodes(3).await;
+    let homes: Vec<_> = supernodes.iter().map(ahoy_supernode::Supernode::key).collect();
+    let (bob, alice, eve) = (network.user("bob").await, network.user("alice").await, network.user("eve").await);
+    let hers = alice.at(&supernodes[0]).await;
+    let his = bob.at(&supernodes[2]).await;
+    assert_eq!(ask(&hers, &signal(&bob, &homes, b"hello bob")).await, Response::Delivered { devices: 1 });
+    assert!(matches!(pushed(&his).await, Push::Deliver(sealed) if *sealed == *b"hello bob"));
+    assert_eq!(ask(&his, &signal(&alice, &homes[..1], b"hello alice")).await, Response::Delivered { devices: 1 });
+    assert!(matches!(pushed(&hers).await, Push::Deliver(sealed) if *sealed == *b"hello alice"));
+    assert_eq!(ask(&hers, &signal(&eve, &homes, b"anybody?")).await, Response::Delivered { devices: 0 });
+    assert_eq!(ask(&hers, &signal(&bob, &homes[1..2], b"wrong home")).await, Response::Delivered { devices: 0 });
+    // The device that registers by a new connection is reached by that one.
+    let again = bob.at(&supernodes[2]).await;
+    assert_eq!(ask(&hers, &signal(&bob, &homes, b"again")).await, Response::Delivered { devices: 1 });
+    assert!(matches!(pushed(&again).await, Push::Deliver(sealed) if *sealed == *b"again"));
+    again.close(0, "goes");
+    eventually("bob has gone", async || {
+        ask(&hers, &signal(&bob, &homes[2..], b"gone?")).await == Response::Delivered { devices: 0 }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn who_floods_is_told_to_wait() {
+    let network = Network::new().await;
+    let supernode = network.supernode("one").await;
+    let (bob, eve) = (network.user("bob").await, network.user("eve").await);
+    let there = eve.at(&supernode).await;
+    let flood = join_all((0..60).map(|_| async { ask(&there, &signal(&bob, &[], b"!")).await })).await;
+    let refused = flood.iter().filter(|answer| matches!(answer, Response::Busy { retry_after_ms: 1000.., .. })).count();
+    assert!((30..60).contains(&refused), "{refused}");
+}
+
+#[tokio::test]
+async fn strangers_are_refused() {
+    let network = Network::new().await;
+    let supernode = network.supernode("one").await;
+    let (bob, eve) = (network.user("bob").await, network.user("eve").await);
+    let stranger = endpoint(&SigningKey::generate());
+    let connection = stranger.connect(supernode.addresses()[0], &supernode.key(), ALPN).await.expect("connects");
+    assert!(is_refused(&ask(&connection, &bob.registration()).await), "another device's certificate");
+    assert!(is_refused(&ask(&connection, &Request::Find(bob.name.clone())).await));
+    assert!(is_refused(&ask(&connection, &Request::Publish(bob.user_record(1))).await));
+    assert!(is_refused(&ask(&connection, &signal(&bob, &[], b"!")).await));
+    assert!(is_refused(&ask(&connection, &Request::Relays).await));
+    assert!(matches!(ask(&connection, &Request::Roster { since: 0 }).await, Response::Roster(Some(_))));
+    let mixed = Request::Register { user: bob.user.clone(), device: eve.device.clone() };
+    let hers = eve.connect(supernode.addresses()[0], &supernode.key()).await;
+    assert!(is_refused(&ask(&hers, &mixed).await), "another user's certificate");
+    let hers = eve.at(&supernode).await;
+    let sealed = ahoy_protocol::directory::SealedSignal::default();
+    assert!(is_refused(&ask(&hers, &Request::Forward { to: bob.device_key(), sealed }).await));
+    assert!(is_refused(&ask(&hers, &Request::RelayStatus { load_percent: 1 }).await));
+}
+
+#[tokio::test]
+async fn another_networks_users_are_refused() {
+    let (ours, theirs) = (Network::new().await, Network::new().await);
+    let supernode = ours.supernode("one").await;
+    let bob = theirs.user("bob").await;
+    let connection = bob.connect(supernode.addresses()[0], &supernode.key()).await;
+    assert!(is_refused(&ask(&connection, &bob.registration()).await));
+}
+
+#[tokio::test]
+async fn relays_that_speak_up_are_named_with_their_load() {
+    let network = Network::new().await;
+    let supernode = network.supernode("one").await;
+    let login = network.login_client().await;
+    let key = SigningKey::generate();
+    let request = NodeRequest {
+        network: login.network().id,
+        role: NodeRole::Relay,
+        node: key.node_key(),
+        udp: List::first_of([([127, 0, 0, 1], 9).into()]),
+        tcp: List::default(),
+        overlay: List::default(),
+        issued: now(),
+    };
+    login.enrol(&network.token().await, key.sign(&request).expect("fits")).await.expect("enrols");
+    let relay = endpoint(&key);
+    let connection = relay.connect(supernode.addresses()[0], &supernode.key(), ALPN).await.expect("connects");
+    eventually("the supernode has the roster with the relay", async || {
+        ask(&connection, &Request::RelayStatus { load_percent: 42 }).await == Response::Done
+    })
+    .await;
+    let bob = network.user("bob").await;
+    let Response::Relays(named) = ask(&bob.at(&supernode).await, &Request::Relays).await else { panic!("relays") };
+    assert_eq!(named.iter().map(|relay| (relay.node, relay.load_percent)).collect::<Vec<_>>(), [(key.node_key(), 42)]);
+    assert!(is_refused(&ask(&connection, &Request::Find(bob.name.clone())).await), "a relay looks nobody up");
+}
+
+#[tokio::test]
+async fn a_supernode_that_joins_later_gets_the_records_and_clients_hear_of_it() {
+    let network = Network::new().await;
+    let first = network.supernode("first").await;
+    let bob = network.user("bob").await;
+    let there = bob.at(&first).await;
+    publish(&there, bob.user_record(1)).await;
+    publish(&there, bob.presence(1, &[first.key()])).await;
+    let before = first.roster_version();
+    let second = network.supernode("second").await;
+    assert!(matches!(pushed(&there).await, Push::RosterVersion(version) if version > before));
+    connected(&[&first, &second]).await;
+    eventually("the records have been handed over", async || second.records() == 2).await;
+    first.stop().await;
+    let found = find(&bob.at(&second).await, &bob.name).await;
+    assert_eq!(seqs(&found), (vec![1], vec![1]));
+}
+
+#[tokio::test]
+async fn a_supernode_comes_back_with_its_key_and_without_a_token() {
+    let network = Network::new().await;
+    let first = network.supernode("first").await;
+    let mut args = network.args("second").await;
+    let second = ahoy_supernode::Supernode::start(&args).await.expect("starts");
+    let (key, overlay) = (second.key(), second.overlay_address());
+    let bob = network.user("bob").await;
+    connected(&[&first, &second]).await;
+    assert_eq!(publish(&bob.at(&first).await, bob.user_record(1)).await, 2);
+    second.stop().await;
+    eventually("the other has noticed", async || first.connected() == 0).await;
+    args.serve.token = None;
+    let second = ahoy_supernode::Supernode::start(&args).await.expect("starts again");
+    assert_eq!((second.key(), second.overlay_address()), (key, overlay));
+    connected(&[&first, &second]).await;
+    eventually("the records have come back", async || second.records() == 1).await;
+}
+
+#[tokio::test]
+async fn the_login_server_may_be_away() {
+    let mut network = Network::new().await;
+    let supernodes = network.supernodes(2).await;
+    let bob = network.user("bob").await;
+    network.login.take().expect("runs").stop().await;
+    let there = bob.at(&supernodes[0]).await;
+    assert_eq!(publish(&there, bob.user_record(1)).await, 2);
+    assert_eq!(seqs(&find(&bob.at(&supernodes[1]).await, &bob.name).await).0, [1]);
+}
+
+#[tokio::test]
+async fn a_port_in_use_is_named() {
+    let network = Network::new().await;
+    let taken = std::net::UdpSocket::bind(loopback()).expect("binds");
+    let mut args = network.args("one").await;
+    args.serve.listen = vec![taken.local_addr().expect("bound")];
+    let error = ahoy_supernode::Supernode::start(&args).await.expect_err("the port is taken").to_string();
+    assert!(error.contains(&taken.local_addr().expect("bound").port().to_string()), "{error}");
+    let taken = std::net::TcpListener::bind(loopback()).expect("binds");
+    let mut args = network.args("two").await;
+    args.overlay = Some(taken.local_addr().expect("bound"));
+    let error = ahoy_supernode::Supernode::start(&args).await.expect_err("the port is taken").to_string();
+    assert!(error.contains("--overlay"), "{error}");
+}
