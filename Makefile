@@ -32,7 +32,7 @@ check: ## format, lints, documentation, licences, known vulnerabilities; a warni
 	@scripts/install-packages check
 	@$(CARGO) fmt --all --check
 	@$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
-	@RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked
+	@RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items --locked
 	@scripts/check-dependencies
 
 fuzz: ## every fuzz target for two minutes; AHOY_FUZZ_SECONDS=N for another time, AHOY_FUZZ_TARGET=NAME for one
@@ -41,7 +41,7 @@ fuzz: ## every fuzz target for two minutes; AHOY_FUZZ_SECONDS=N for another time
 
 bench: ## the figures of docs/benchmarks.md, measured here; needs root for the emulated links
 	@scripts/install-packages test
-	@$(CARGO) build --release --locked $(PROGRAMS)
+	@$(CARGO) build --release --locked $(PROGRAMS) -p ahoy-netlab
 	@AHOY_BIN_DIR=$(CURDIR)/target/release $(CARGO) test --workspace --locked --test bench -- --ignored --nocapture --test-threads=1
 
 fmt: ## format everything

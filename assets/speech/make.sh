@@ -31,7 +31,7 @@ say 3 0.6 "The ferry leaves at a quarter past nine, so bring a warm coat."
 say 4 0.4 "Shall we meet under the big clock?"
 join
 
-name=bob voice=en-us+m6 words_per_minute=165 pitch=60
+name=bob voice=en-us+m6 words_per_minute=165 pitch=80
 say 1 0.7 "Ahoy, yes! You sound very close."
 say 2 0.8 "Under the clock is fine. I will be there before nine."
 say 3 0.6 "My brother is lending us his small boat."

@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use thiserror::Error;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
-use tokio::time::sleep_until;
+use tokio::time::{sleep_until, timeout};
 use tracing::{debug, info};
 
 /// Commands, signals and results waiting for the engine. A person gives few of the first; supernodes limit the second.
@@ -36,6 +36,9 @@ const EVENTS_MAX: usize = 256;
 const INVITE_TRIES_MAX: usize = 4;
 /// Time between two tries: a device that has lost its supernode is at the next one by then.
 const INVITE_PAUSE: Duration = Duration::from_millis(900);
+
+/// How long the connections' last packets may take at the end.
+const CLOSING_TIME: Duration = Duration::from_millis(300);
 
 /// How the engine behaves.
 #[derive(Debug, Clone, Default)]
@@ -344,6 +347,7 @@ impl Engine {
         self.carry_out_effects().await;
         self.shared.sessions.stop().await;
         self.shared.endpoint.close();
+        let _ = timeout(CLOSING_TIME, self.shared.endpoint.closed()).await;
     }
 
     fn tell(&self, event: Event) {

@@ -110,11 +110,11 @@ impl Media {
         let thread = std::thread::Builder::new().name("ahoy-media".to_owned()).spawn(move || {
             let capture = match play {
                 Some(samples) => Capture::file(samples.to_vec(), start),
-                None => Capture::device(),
+                None => Capture::device(start),
             };
             let playback = match writer {
                 Some(writer) => Playback::file(writer, start),
-                None => Playback::device(),
+                None => Playback::device(start),
             };
             let worker =
                 Worker { connection, notices, sender, receiver, capture, playback, start, has_sounded: false, warned: Warned::default() };
@@ -311,8 +311,8 @@ impl Worker {
 
 fn trouble(state: &DeviceState) -> Option<String> {
     match state {
-        DeviceState::Starting | DeviceState::Running { .. } => None,
-        DeviceState::Missing(_) | DeviceState::Busy(_) | DeviceState::Failed(_) => Some(state.to_string()),
+        DeviceState::Virtual | DeviceState::Starting | DeviceState::Running { .. } => None,
+        DeviceState::Missing | DeviceState::Busy { .. } | DeviceState::Failed { .. } => Some(state.to_string()),
     }
 }
 

@@ -132,11 +132,9 @@ pub(crate) async fn renew(app: Arc<App>, _from: NetworkPrefix, request: Renew) -
 /// The epoch of a registration, if the name may be registered.
 fn free_epoch(existing: Option<&users::User>, name: &Name, now: UnixMillis) -> Result<u32, Refusal> {
     let Some(existing) = existing else { return Ok(1) };
-    if existing.disabled {
-        return Err(LoginError::Disabled.into());
-    }
     match existing.free_from {
         None => Err(LoginError::NameTaken(name.clone()).into()),
+        Some(_) if existing.disabled => Err(LoginError::Disabled.into()),
         Some(free_from) if now < free_from => {
             let hours = free_from.since(now).as_secs() / 3600 + 1;
             Err(Refusal::because(&format!("the account was reset and its name can be registered again in {hours} h")))
@@ -177,7 +175,11 @@ async fn check_device_free(connection: &mut AnyConnection, name: &Name, device: 
 
 /// Refuses a time that is too far from the server's.
 pub(crate) fn check_time(time: UnixMillis, now: UnixMillis) -> Result<(), Refusal> {
-    if time.since(now).max(now.since(time)) > CLOCK_AHEAD_MAX { Err(Refusal::because("its time is more than five minutes off")) } else { Ok(()) }
+    if time.since(now).max(now.since(time)) > CLOCK_AHEAD_MAX {
+        Err(Refusal::because("its time is more than five minutes off"))
+    } else {
+        Ok(())
+    }
 }
 
 /// Fresh certificates of all devices of an account.

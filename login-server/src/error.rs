@@ -60,7 +60,9 @@ pub enum ServeError {
         readable: u32,
     },
     /// The database belongs to another network.
-    #[error("the database belongs to another network than the keys in the data folder; use the database that belongs to them, or an empty one")]
+    #[error(
+        "the database belongs to another network than the keys in the data folder; use the database that belongs to them, or an empty one"
+    )]
     DatabaseForeign,
     /// A statement failed.
     #[error("the database could not do its work: {0}; check its disk and try again")]

@@ -53,7 +53,8 @@ impl Keys {
         if document.root != root.root_key() {
             return Err(damaged(folder, ROOT));
         }
-        if !ahoy_identity::Network::from_document(&document, &network).is_ok_and(|network| network.issuing.contains(&issuing.issuing_key())) {
+        if !ahoy_identity::Network::from_document(&document, &network).is_ok_and(|network| network.issuing.contains(&issuing.issuing_key()))
+        {
             return Err(damaged(folder, ISSUING));
         }
         Ok(Self { root, issuing, opaque, ticket, document, network })

@@ -23,7 +23,8 @@ impl Metrics {
         let mut text = String::from("# TYPE ahoy_login_answers_total counter\n");
         let answers = self.answers.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         for ((path, status), count) in answers.iter() {
-            writeln!(text, "ahoy_login_answers_total{{path=\"{path}\",status=\"{status}\"}} {count}").expect("writing to a string cannot fail");
+            writeln!(text, "ahoy_login_answers_total{{path=\"{path}\",status=\"{status}\"}} {count}")
+                .expect("writing to a string cannot fail");
         }
         text
     }

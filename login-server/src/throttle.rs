@@ -48,8 +48,8 @@ const NAME_FROM_NETWORK: Budget = Budget { burst: 5, interval: Duration::from_se
 const NETWORK: Budget = Budget { burst: 100, interval: Duration::from_secs(1) };
 /// One name, all networks: a botnet gets 1440 guesses a day, which a password that registration lets through withstands for ages.
 const NAME: Budget = Budget { burst: 60, interval: Duration::from_secs(60) };
-/// Registrations from one network: a school class at once, then two a minute.
-const REGISTRATIONS: Budget = Budget { burst: 60, interval: Duration::from_secs(30) };
+/// Registrations from one network, of which each has two requests: two school classes at once, then one a minute.
+const REGISTRATIONS: Budget = Budget { burst: 120, interval: Duration::from_secs(30) };
 /// Budgets that are remembered, at some 150 bytes each. Full ones are forgotten first, since a fresh one is the same.
 const BUDGETS_MAX: usize = 100_000;
 /// What everybody shares whose budget found no place in the table: an attack from 100,000 networks is under way.
@@ -106,7 +106,7 @@ impl Throttle {
         if !from.is_loopback() {
             keys.push(Key::Network(from));
         }
-        if !self.proved.get(&(name.clone(), from)).is_some_and(|until| now <= *until) {
+        if self.proved.get(&(name.clone(), from)).is_none_or(|until| now > *until) {
             keys.push(Key::Name(name.clone()));
         }
         self.take(now, keys)
@@ -143,7 +143,8 @@ impl Throttle {
         self.latest = now;
         self.make_room(now, keys.len());
         let room = self.full_at.len() + keys.len() <= BUDGETS_MAX;
-        let keys: Vec<Key> = keys.into_iter().map(|key| if room || self.full_at.contains_key(&key) { key } else { Key::Overflow }).collect();
+        let keys: Vec<Key> =
+            keys.into_iter().map(|key| if room || self.full_at.contains_key(&key) { key } else { Key::Overflow }).collect();
         let wait = keys.iter().map(|key| self.wait(now, key)).max().unwrap_or_default();
         if wait > Duration::ZERO {
             return Err(wait);

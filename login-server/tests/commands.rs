@@ -86,15 +86,11 @@ async fn a_network_is_served_administered_and_stopped_from_the_command_line() {
     stdout(&run(&data, &["users", "reset", "bob", "--now"]));
     register(&client, "bob").await;
 
+    let link = served.link.clone();
     assert_eq!(served.stop("-TERM"), Some(0));
-    let listen = format!("127.0.0.1:{}", client_port(&data));
-    let again = Served::start(&data, &["--listen", &listen]);
+    let again = Served::start(&data, &["--listen", &link.authority()]);
+    assert_eq!(again.link, link);
     assert_eq!(again.stop("-INT"), Some(0));
-}
-
-/// A port that is free. Another process could take it before it is used, which no test here has seen.
-fn client_port(_data: &Path) -> u16 {
-    TcpListener::bind("127.0.0.1:0").expect("binds").local_addr().expect("has one").port()
 }
 
 #[test]
@@ -119,7 +115,9 @@ fn a_port_in_use_is_named() {
     let complaint = complaint(&run(dir.path(), &["serve", "--listen", &listen]), 1);
     assert_eq!(
         complaint,
-        format!("ahoy-login: cannot listen on {listen}: the port is in use; stop the program that uses it, or give another port with --listen")
+        format!(
+            "ahoy-login: cannot listen on {listen}: the port is in use; stop the program that uses it, or give another port with --listen"
+        )
     );
 }
 
@@ -181,7 +179,8 @@ fn the_database_that_was_named_is_remembered() {
 #[test]
 fn a_public_host_is_in_the_link_and_metrics_count_answers() {
     let dir = tempfile::tempdir().expect("temporary folder");
-    let metrics = format!("127.0.0.1:{}", client_port(dir.path()));
+    // Bound and let go: the system hands it to nobody else so soon.
+    let metrics = TcpListener::bind("127.0.0.1:0").expect("binds").local_addr().expect("has one").to_string();
     let args = ["--listen", "127.0.0.1:0", "--public-host", "login.example", "--metrics", &metrics];
     let served = Served::start(dir.path(), &args);
     assert_eq!(served.link.host, "login.example");

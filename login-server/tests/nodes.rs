@@ -4,11 +4,11 @@ mod common;
 
 use ahoy_identity::SigningKey;
 use ahoy_login_client::LoginClient;
-use ahoy_protocol::{NodeKey, Wire};
 use ahoy_protocol::certificate::NodeRole;
 use ahoy_protocol::login::{LoginError, RenewNode, paths};
 use ahoy_protocol::roster::Roster;
 use ahoy_protocol::time::DAY;
+use ahoy_protocol::{NodeKey, Wire};
 use common::{Network, node_request, node_request_at, refusal};
 use std::time::Duration;
 
@@ -175,7 +175,8 @@ async fn a_node_stays_listed_for_a_week_after_its_certificate_lapsed_and_comes_b
 
     let request = node_request_at(network.clock.now(), network.link().network, &key, NodeRole::Relay, ADDRESS);
     let body = RenewNode { request }.encode().expect("fits");
-    let (status, _) = common::raw::exchange(&mut common::raw::connect(&network).await, "POST", paths::RENEW_NODE, &body).await.expect("answers");
+    let (status, _) =
+        common::raw::exchange(&mut common::raw::connect(&network).await, "POST", paths::RENEW_NODE, &body).await.expect("answers");
     assert_eq!(status, 200);
     assert!(is_listed(&network.server_roster().await, key.node_key()));
 }

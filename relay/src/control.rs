@@ -4,7 +4,7 @@ use crate::admission::{Admission, Prefix};
 use crate::data_plane::SharedForwarder;
 use crate::forwarder::{JoinError, LegRequest};
 use crate::leg::{self, LegEnd};
-use crate::limits::{BUSY_RETRY, LEGLESS_MAX, REFUSALS_PER_CONNECTION_MAX};
+use crate::limits::{ADDRESS_SWEEP_INTERVAL, BUSY_RETRY, LEGLESS_MAX, REFUSALS_PER_CONNECTION_MAX};
 use ahoy_identity::random;
 use ahoy_node::Node;
 use ahoy_protocol::certificate::NodeRole;
@@ -13,6 +13,7 @@ use ahoy_protocol::relay::{Join, LegEvent};
 use ahoy_protocol::{DeviceKey, List, NodeKey, Text};
 use ahoy_transport::{Connection, Handshaking, NodeEndpoint};
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime};
 use tokio::sync::{mpsc, watch};
@@ -50,6 +51,14 @@ struct LegHandle {
     connection: Connection,
 }
 
+/// Who is at the other end of a connection.
+#[derive(Clone)]
+pub(crate) struct Client {
+    pub(crate) connection: Connection,
+    /// Where the handshake came from. QUIC follows later packets elsewhere before it knows that the client is there.
+    pub(crate) proved: SocketAddr,
+}
+
 impl Control {
     pub(crate) fn new(node: Arc<Node>, forwarder: SharedForwarder) -> Self {
         Self { node, forwarder, legs: Mutex::default(), admission: Mutex::default() }
@@ -73,12 +82,21 @@ impl Control {
         }
     }
 
-    /// Looks, for each channel that comes in, from where its connection comes, so that a NAT's new mapping follows QUIC's migration.
+    /// Looks from where connections come, so that legs follow QUIC's migration to a NAT's new mapping: at once for the
+    /// channels that come in, and for all legs now and then.
     pub(crate) async fn look_at_addresses(self: Arc<Self>, mut looks: mpsc::Receiver<u32>) {
-        while let Some(channel) = looks.recv().await {
-            let address = self.legs().get(&channel).map(|leg| leg.connection.remote_address());
-            if let Some(address) = address {
-                self.forwarder.lock().set_address(channel, address);
+        let mut sweep = time::interval(ADDRESS_SWEEP_INTERVAL);
+        loop {
+            let seen: Vec<(u32, SocketAddr)> = tokio::select! {
+                channel = looks.recv() => match channel {
+                    Some(channel) => self.legs().get(&channel).map(|leg| (channel, leg.connection.remote_address())).into_iter().collect(),
+                    None => return,
+                },
+                _ = sweep.tick() => self.legs().iter().map(|(channel, leg)| (*channel, leg.connection.remote_address())).collect(),
+            };
+            for (channel, address) in seen {
+                // One lock for each, so that frames pass between them.
+                self.forwarder.lock().set_address(Instant::now(), channel, address);
             }
         }
     }
@@ -93,13 +111,14 @@ impl Control {
 
     /// Serves the legs of one client. Dropping the set of streams ends them all.
     async fn serve_connection(self: Arc<Self>, connection: Connection) {
+        let client = Client { proved: connection.remote_address(), connection: connection.clone() };
         let mut streams = JoinSet::new();
         let mut unused_until = time::Instant::now() + LEGLESS_MAX;
         let mut refusals = 0;
         loop {
             tokio::select! {
                 stream = connection.accept_bi() => match stream {
-                    Ok(stream) => { streams.spawn(leg::serve(self.clone(), connection.clone(), stream)); }
+                    Ok(stream) => { streams.spawn(leg::serve(self.clone(), client.clone(), stream)); }
                     Err(_) => return,
                 },
                 Some(end) = streams.join_next() => {
@@ -119,16 +138,22 @@ impl Control {
         }
     }
 
-    /// Gives the client of `connection` the leg it asks for, or says why not.
-    pub(crate) fn join(self: &Arc<Self>, connection: &Connection, join: &Join) -> Result<Leg, LegEvent> {
-        let device = DeviceKey(connection.peer_key());
+    /// Gives the client the leg it asks for, or says why not.
+    pub(crate) fn join(self: &Arc<Self>, client: &Client, join: &Join) -> Result<Leg, LegEvent> {
+        let device = DeviceKey(client.connection.peer_key());
         let grant = self
             .node
             .network()
             .verify_grant(&join.grant, &device, SystemTime::now().into())
             .map_err(|problem| refused(&format!("the grant does not count: {problem}")))?;
-        let request =
-            LegRequest { call: join.call, device, peer: join.peer, address: connection.remote_address(), kbit_per_s: grant.kbit_per_s };
+        let request = LegRequest {
+            call: join.call,
+            device,
+            peer: join.peer,
+            address: client.connection.remote_address(),
+            proved: client.proved,
+            kbit_per_s: grant.kbit_per_s,
+        };
         let mut legs = self.legs();
         let joined = self.forwarder.lock().join(Instant::now(), request, u32::from_be_bytes(random())).map_err(|error| match error {
             JoinError::Full => self.busy(),
@@ -142,7 +167,7 @@ impl Control {
         }
         let state = watch::Sender::new(if joined.with.is_some() { LegState::Together } else { LegState::Alone });
         let leg = Leg { channel: joined.channel, state: state.subscribe(), control: self.clone() };
-        legs.insert(joined.channel, LegHandle { state, connection: connection.clone() });
+        legs.insert(joined.channel, LegHandle { state, connection: client.connection.clone() });
         Ok(leg)
     }
 

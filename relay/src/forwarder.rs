@@ -8,8 +8,8 @@
 
 use crate::bucket::{Meter, TokenBucket};
 use crate::limits::{
-    ADDRESS_LOOK_INTERVAL, BURST_BYTES, BUSY_PERCENT, LEG_KBIT_PER_S_MAX, LEGS_MAX, LEGS_PER_DEVICE_MAX, PAYLOAD_BYTES_MAX, SLOT_BITS,
-    TOTAL_KBIT_PER_S,
+    ADDRESS_LOOK_INTERVAL, BURST_BYTES, BUSY_PERCENT, LEG_KBIT_PER_S_MAX, LEGS_MAX, LEGS_PER_DEVICE_MAX, PAYLOAD_BYTES_MAX, PROBATION,
+    PROBATION_KBIT_PER_S, SLOT_BITS, TOTAL_KBIT_PER_S,
 };
 use ahoy_protocol::datagram::{Kind, classify, parse_relay_frame};
 use ahoy_protocol::{CallId, DeviceKey};
@@ -29,6 +29,8 @@ pub struct LegRequest {
     pub peer: DeviceKey,
     /// Where its connection comes from.
     pub address: SocketAddr,
+    /// Where its connection's handshake came from, which proved that the device receives there.
+    pub proved: SocketAddr,
     /// What its grant allows.
     pub kbit_per_s: u32,
 }
@@ -87,7 +89,7 @@ pub enum Reason {
     OtherAddress,
     /// Its leg is not joined.
     NotJoined,
-    /// Its leg sends more than its grant allows.
+    /// Its leg sends more than its grant allows, or the other leg is at an address that has yet to prove itself.
     OverRate,
 }
 
@@ -145,9 +147,38 @@ struct Leg {
     channel: u32,
     pair: Pair,
     address: SocketAddr,
+    /// Where the device has proved that it receives.
+    proved: SocketAddr,
+    /// Since when it is elsewhere.
+    moved: Option<Instant>,
     joined_with: Option<u32>,
+    /// What the device may send.
     rate: TokenBucket,
+    /// What it may be sent while it is on probation.
+    probation_rate: TokenBucket,
     looked: Option<Instant>,
+}
+
+impl Leg {
+    fn move_to(&mut self, address: SocketAddr, now: Instant) {
+        if self.address != address {
+            self.address = address;
+            self.moved = (address != self.proved).then_some(now);
+        }
+    }
+
+    /// True if so many bytes may be sent to the leg's address. Probation ends here when its time is over.
+    fn may_be_sent(&mut self, bytes: u64, now: Instant) -> bool {
+        match self.moved {
+            None => true,
+            Some(moved) if now.saturating_duration_since(moved) < PROBATION => self.probation_rate.take(bytes, now),
+            Some(_) => {
+                self.proved = self.address;
+                self.moved = None;
+                true
+            }
+        }
+    }
 }
 
 const SLOT_MASK: u32 = (1 << SLOT_BITS) - 1;
@@ -197,9 +228,19 @@ impl Forwarder {
         if let Some(other) = with.and_then(|other| self.leg_mut(other)) {
             other.joined_with = Some(channel);
         }
-        let bytes_per_s = u64::from(request.kbit_per_s.min(LEG_KBIT_PER_S_MAX)) * 1000 / 8;
-        let rate = TokenBucket::new(bytes_per_s, BURST_BYTES, now);
-        let leg = Leg { channel, pair, address: canonical(request.address), joined_with: with, rate, looked: None };
+        let proved = canonical(request.proved);
+        let mut leg = Leg {
+            channel,
+            pair,
+            address: proved,
+            proved,
+            moved: None,
+            joined_with: with,
+            rate: TokenBucket::new(bytes_per_s(request.kbit_per_s.min(LEG_KBIT_PER_S_MAX)), BURST_BYTES, now),
+            probation_rate: TokenBucket::new(bytes_per_s(PROBATION_KBIT_PER_S), BURST_BYTES, now),
+            looked: None,
+        };
+        leg.move_to(canonical(request.address), now);
         self.slots[slot as usize] = Some(leg);
         self.by_pair.insert(pair, channel);
         *self.legs_of.entry(pair.device).or_default() += 1;
@@ -240,21 +281,24 @@ impl Forwarder {
         if !leg.rate.take(frame.len() as u64, now) {
             return Verdict::Drop(Reason::OverRate);
         }
-        let other = self.leg(other).expect("a leg that others are joined with is in the table");
+        let other = self.leg_mut(other).expect("a leg that others are joined with is in the table");
+        if !other.may_be_sent(frame.len() as u64, now) {
+            return Verdict::Drop(Reason::OverRate);
+        }
         Verdict::Forward { to: other.address, channel: other.channel }
     }
 
     /// The connection of the leg with this channel now comes from `address`.
-    pub fn set_address(&mut self, channel: u32, address: SocketAddr) {
+    pub fn set_address(&mut self, now: Instant, channel: u32, address: SocketAddr) {
         if let Some(leg) = self.leg_mut(channel) {
-            leg.address = canonical(address);
+            leg.move_to(canonical(address), now);
         }
     }
 
     /// Share of the relay's limits in use, in percent: of the legs or of the rate, whichever is more.
     pub fn load_percent(&mut self, now: Instant) -> u8 {
         let legs = percent(self.legs() as u64, LEGS_MAX as u64);
-        let rate = percent(self.meter.bytes_per_s(now), u64::from(TOTAL_KBIT_PER_S) * 1000 / 8);
+        let rate = percent(self.meter.bytes_per_s(now), bytes_per_s(TOTAL_KBIT_PER_S));
         legs.max(rate)
     }
 
@@ -338,6 +382,10 @@ fn channel_of(slot: u32, random: u32) -> u32 {
 /// An IPv4 address that came through an IPv6 socket is the same address.
 fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+fn bytes_per_s(kbit_per_s: u32) -> u64 {
+    u64::from(kbit_per_s) * 1000 / 8
 }
 
 fn percent(part: u64, whole: u64) -> u8 {

@@ -1,10 +1,10 @@
 //! One stream of a client's connection: a join, its answer, and then what happens to the leg until the stream ends.
 
-use crate::control::{Control, Leg, LegState};
+use crate::control::{Client, Control, Leg, LegState};
 use crate::limits::{JOIN_TIMEOUT, LEG_LIFE_MAX};
 use ahoy_protocol::Text;
 use ahoy_protocol::relay::{Join, LegEvent};
-use ahoy_transport::{Connection, RecvStream, SendStream, receive, send};
+use ahoy_transport::{RecvStream, SendStream, receive, send};
 use std::sync::Arc;
 use tokio::time::{sleep, timeout};
 
@@ -20,14 +20,14 @@ pub(crate) enum LegEnd {
 }
 
 /// Serves one stream to its end.
-pub(crate) async fn serve(control: Arc<Control>, connection: Connection, (mut sending, mut receiving): (SendStream, RecvStream)) -> LegEnd {
+pub(crate) async fn serve(control: Arc<Control>, client: Client, (mut sending, mut receiving): (SendStream, RecvStream)) -> LegEnd {
     let join = match timeout(JOIN_TIMEOUT, receive::<Join>(&mut receiving)).await {
         Ok(Ok(Some(join))) => join,
         Ok(Ok(None)) => return LegEnd::Left,
-        Ok(Err(_)) if connection.is_closed() => return LegEnd::Left,
+        Ok(Err(_)) if client.connection.is_closed() => return LegEnd::Left,
         Ok(Err(_)) | Err(_) => return LegEnd::Misbehaved,
     };
-    match control.join(&connection, &join) {
+    match control.join(&client, &join) {
         Ok(leg) => {
             live(leg, &mut sending, &mut receiving).await;
             LegEnd::Left

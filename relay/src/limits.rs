@@ -37,6 +37,13 @@ pub const LEG_LIFE_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// How often, for one leg, frames from another address make the relay look where the leg's connection is.
 pub const ADDRESS_LOOK_INTERVAL: Duration = Duration::from_millis(200);
+/// How often all legs are compared with their connections: a client that only listens moves too, and one that QUIC did not follow moves back.
+pub const ADDRESS_SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+/// How long an address that a connection moved to is on probation. QUIC follows a packet before it has proved that the client
+/// receives there, and turns back within a second or so if it does not.
+pub const PROBATION: Duration = Duration::from_secs(30);
+/// What goes to an address on probation, in kilobits a second: a voice, and nothing worth forging a source for.
+pub const PROBATION_KBIT_PER_S: u32 = 80;
 /// Most looks that wait. More than that are dropped; the next frame asks again.
 pub const ADDRESS_LOOKS_WAITING_MAX: usize = 256;
 

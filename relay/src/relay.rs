@@ -120,7 +120,7 @@ impl Relay {
         self.forwarder.lock().legs()
     }
 
-    /// Tells all clients that it ends, and gives port and data folder back.
+    /// Tells all clients that it ends, and gives the data folder back; the port is free moments later.
     pub async fn stop(mut self) {
         self.endpoint.close();
         let told = async {

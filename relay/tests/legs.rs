@@ -180,6 +180,28 @@ async fn a_leg_follows_its_client_to_the_nats_new_mapping() {
     assert_eq!(alice.next_frame().await, (for_alice.channel, packet("and back")));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_only_listens_is_followed_too() {
+    let lab = Lab::new().await;
+    let nat = Nat::before(lab.address()).await;
+    let (alice, bob) = (Client::connect(nat.inside, lab.key.node_key()).await, lab.client().await);
+    let call = CallId(random());
+    let for_alice = alice.join(&lab.authority, call, bob.device()).await;
+    let for_bob = bob.join(&lab.authority, call, alice.device()).await;
+    nat.forget().await;
+    let _other_leg = alice.join(&lab.authority, CallId(random()), bob.device()).await;
+    let heard = async {
+        loop {
+            bob.send_frame(for_bob.channel, &packet("are you there?"));
+            if let Ok(frame) = tokio::time::timeout(Duration::from_millis(50), alice.next_frame()).await {
+                return frame;
+            }
+        }
+    };
+    let frame = tokio::time::timeout(harness::PATIENCE, heard).await.expect("frames pass again");
+    assert_eq!(frame, (for_alice.channel, packet("are you there?")));
+}
+
 /// A NAT with one client behind it, whose mapping can be forgotten.
 struct Nat {
     inside: std::net::SocketAddr,

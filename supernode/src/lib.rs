@@ -16,7 +16,6 @@ mod relays;
 mod sessions;
 mod shelf;
 mod supernode;
-mod tally;
 
 pub use overlay::OverlayError;
 pub use supernode::{Args, StartError, Supernode};

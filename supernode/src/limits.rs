@@ -6,7 +6,10 @@ use std::time::{Duration, Instant};
 
 /// Requests of one connection. A client asks a few times a minute; a supernode that hands on the signals of all its clients
 /// is what this has to leave room for.
-pub(crate) const CONNECTION_RATE: Rate = Rate { per_s: 100.0, burst: 300 };
+pub(crate) const REQUEST_RATE: Rate = Rate { per_s: 100.0, burst: 300 };
+/// Look-ups and publications of one connection, each of which asks some twenty questions of other supernodes. At a start a
+/// client looks up its contacts, a few at a time.
+pub(crate) const WALK_RATE: Rate = Rate { per_s: 10.0, burst: 60 };
 /// Requests that are answered at a time. Each may hold a record and a few dozen answers, some 100 KB.
 pub(crate) const REQUESTS_MAX: usize = 1024;
 

@@ -2,8 +2,7 @@
 
 use crate::overlay::{Answer, KEEPERS, Overlay, Walk};
 use crate::shelf::{Copy, Refusal, Shelf};
-use crate::tally::Tally;
-use ahoy_directory::{PutError, RecordError, Version, VerifiedRecord};
+use ahoy_directory::{PutError, RecordError, Tally, VerifiedRecord, Version};
 use ahoy_protocol::UnixMillis;
 use ahoy_protocol::ids::RecordKey;
 use ahoy_protocol::record::{Record, Subject};
@@ -19,10 +18,11 @@ const AGREEING: usize = 3;
 const SETTLING_TIME: Duration = Duration::from_millis(400);
 /// A look-up that has found nothing ends after this long, even if somebody has not answered.
 const LOOKUP_TIME_MAX: Duration = Duration::from_millis(2500);
-/// The keepers of a key are searched for at most this long.
-const KEEPERS_TIME_MAX: Duration = Duration::from_secs(1);
 /// A record is stored at its keepers for at most this long; who answers later has it all the same.
 const STORING_TIME_MAX: Duration = Duration::from_millis(1500);
+/// Keepers that have not stored a record after this long are asked whether they have a newer one: Kademlia's refusal is that no
+/// answer comes.
+const SUSPICION_TIME: Duration = Duration::from_millis(300);
 /// After a majority has stored a record, the others are waited for this long, so that the next look-up finds them all agreeing.
 const STRAGGLER_TIME: Duration = Duration::from_millis(100);
 
@@ -114,16 +114,20 @@ impl Directory {
             PutError::Full => PublishError::Busy,
         })?;
         let keys = self.shelf.keys(now, &subject);
-        let outcomes = futures::future::join_all(keys.into_iter().map(|key| self.store_at_keepers(key, copy.clone()))).await;
+        let mut storing = futures::future::join_all(keys.into_iter().map(|key| self.store_at_keepers(key, copy.clone())));
+        let outcomes = match timeout(SUSPICION_TIME, &mut storing).await {
+            Ok(outcomes) => outcomes,
+            Err(_) => {
+                self.check_superseded(&subject, version).await?;
+                storing.await
+            }
+        };
         // The first key is the one that lasts.
         let Some(outcome) = outcomes.first() else { return Err(PublishError::Busy) };
-        if !outcome.is_majority() {
-            self.check_superseded(&subject, version).await?;
-        }
         Ok(u16::try_from(outcome.stored).unwrap_or(u16::MAX))
     }
 
-    /// Keepers that do not take a record may have a newer one.
+    /// Keepers that do not take a record may have a newer one, which then stays.
     async fn check_superseded(&self, subject: &Subject, version: Version) -> Result<(), PublishError> {
         match self.look_up(subject).await.records.into_iter().next() {
             Some(best) if best.version() > version => Err(PublishError::Superseded(Box::new(best.into_record()))),
@@ -132,7 +136,7 @@ impl Directory {
     }
 
     async fn store_at_keepers(&self, key: RecordKey, copy: Copy) -> Stored {
-        let mut keepers = timeout(KEEPERS_TIME_MAX, self.overlay.keepers(key)).await.unwrap_or_default();
+        let mut keepers = self.overlay.keepers(key).await;
         keepers.truncate(KEEPERS.get());
         let mut outcome = Stored { stored: 1, keepers: keepers.len() + 1 };
         let mut puts: FuturesUnordered<_> = keepers.into_iter().map(|keeper| self.overlay.put(keeper, key, copy.clone())).collect();

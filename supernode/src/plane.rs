@@ -3,7 +3,7 @@
 //! One bidirectional stream a request. A client registers first; nodes of the roster may do what their role allows. All
 //! work is bounded per connection and in all, and what is over a bound is answered with `Busy` before any cryptography.
 
-use crate::limits::{CONNECTION_RATE, Guard, REQUESTS_MAX};
+use crate::limits::{Guard, REQUEST_RATE, REQUESTS_MAX, WALK_RATE};
 use crate::lookup::{Directory, Found, PublishError};
 use crate::neighbours::Neighbours;
 use crate::relays::Relays;
@@ -40,8 +40,6 @@ const DEVICES_FOUND_MAX: usize = ahoy_protocol::record::DEVICES_MAX;
 
 /// Close code for somebody who did not register.
 const CODE_UNREGISTERED: u32 = 4;
-/// Close code when the supernode stops.
-pub(crate) const CODE_STOPPING: u32 = 5;
 
 /// Everything that requests need.
 pub(crate) struct Plane {
@@ -61,7 +59,9 @@ struct Visitor {
     key: [u8; 32],
     /// The device, once it has registered.
     device: Mutex<Option<DeviceKey>>,
-    bucket: Mutex<TokenBucket>,
+    requests: Mutex<TokenBucket>,
+    /// Counts those requests that other supernodes have to work for.
+    walks: Mutex<TokenBucket>,
 }
 
 impl Plane {
@@ -136,7 +136,7 @@ impl Plane {
     }
 
     async fn read_and_answer(&self, visitor: &Visitor, receiving: &mut RecvStream) -> Result<Option<Response>, TransportError> {
-        if let Err(wait) = visitor.take_token() {
+        if let Err(wait) = take(&visitor.requests) {
             return Ok(Some(self.busy(visitor, wait)));
         }
         let Ok(_permit) = self.requests.try_acquire() else { return Ok(Some(self.busy(visitor, BUSY_TIME))) };
@@ -181,6 +181,11 @@ impl Plane {
     }
 
     async fn answer_device(&self, visitor: &Visitor, device: DeviceKey, request: Request) -> Response {
+        if matches!(request, Request::Publish(_) | Request::Find(_))
+            && let Err(wait) = take(&visitor.walks)
+        {
+            return self.busy(visitor, wait);
+        }
         match request {
             Request::Publish(record) => self.publish(visitor, record).await,
             Request::Find(name) => Response::Found(self.find(name).await),
@@ -206,7 +211,8 @@ impl Plane {
         if serials.iter().any(|serial| self.roster().roster.is_revoked(*serial)) {
             return refused("your certificate was revoked");
         }
-        if !self.sessions.enter(key, Session { connection: visitor.connection.clone(), serials }) {
+        let not_after = user.not_after.min(device.certificate.not_after);
+        if !self.sessions.enter(key, Session { connection: visitor.connection.clone(), serials, not_after }) {
             return self.busy(visitor, BUSY_TIME);
         }
         *visitor.device.lock().unwrap_or_else(PoisonError::into_inner) = Some(key);
@@ -306,16 +312,18 @@ impl Plane {
 impl Visitor {
     fn new(connection: Connection) -> Self {
         let key = connection.peer_key();
-        Self { connection, key, device: Mutex::new(None), bucket: TokenBucket::new(CONNECTION_RATE, Instant::now()).into() }
+        let now = Instant::now();
+        let (requests, walks) = (TokenBucket::new(REQUEST_RATE, now), TokenBucket::new(WALK_RATE, now));
+        Self { connection, key, device: Mutex::new(None), requests: requests.into(), walks: walks.into() }
     }
 
     fn device(&self) -> Option<DeviceKey> {
         *self.device.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    fn take_token(&self) -> Result<(), Duration> {
-        self.bucket.lock().unwrap_or_else(PoisonError::into_inner).take(Instant::now())
-    }
+fn take(bucket: &Mutex<TokenBucket>) -> Result<(), Duration> {
+    bucket.lock().unwrap_or_else(PoisonError::into_inner).take(Instant::now())
 }
 
 fn user_record(record: ahoy_directory::VerifiedRecord) -> Option<UserRecord> {

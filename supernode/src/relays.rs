@@ -56,7 +56,8 @@ mod tests {
     }
 
     fn roster(count: u8) -> Roster {
-        let node = |n| RosterNode { role: NodeRole::Relay, node: relay(n), udp: List::default(), tcp: List::default(), overlay: List::default() };
+        let node =
+            |n| RosterNode { role: NodeRole::Relay, node: relay(n), udp: List::default(), tcp: List::default(), overlay: List::default() };
         Roster {
             version: 1,
             issued: UnixMillis(0),

@@ -1,5 +1,6 @@
 //! Which devices are here: one connection each, the newest.
 
+use ahoy_protocol::UnixMillis;
 use ahoy_protocol::directory::Push;
 use ahoy_protocol::ids::DeviceKey;
 use ahoy_protocol::roster::Roster;
@@ -20,7 +21,7 @@ const PUSHES_MAX: usize = 64;
 /// Close code for a connection whose device has registered by another one.
 const CODE_REPLACED: u32 = 2;
 /// Close code for a device that counts no more.
-const CODE_REVOKED: u32 = 3;
+const CODE_UNCERTIFIED: u32 = 3;
 
 /// A registered device.
 #[derive(Debug, Clone)]
@@ -28,6 +29,8 @@ pub(crate) struct Session {
     pub(crate) connection: Connection,
     /// Serials of the certificates with which it registered.
     pub(crate) serials: [u64; 2],
+    /// When the first of them lapses.
+    pub(crate) not_after: UnixMillis,
 }
 
 /// The devices that are here.
@@ -60,10 +63,19 @@ impl Sessions {
 
     /// Ends the sessions that a roster revokes.
     pub(crate) fn revoke(&self, roster: &Roster) {
+        self.keep_if("the certificate was revoked", |session| !session.serials.iter().any(|serial| roster.is_revoked(*serial)));
+    }
+
+    /// Ends the sessions whose certificates have lapsed. A client that renewed them has registered again, by the same connection.
+    pub(crate) fn end_lapsed(&self, now: UnixMillis) {
+        self.keep_if("the certificate has lapsed", |session| now < session.not_after);
+    }
+
+    fn keep_if(&self, else_because: &str, counts: impl Fn(&Session) -> bool) {
         self.table().retain(|_, session| {
-            let counts = !session.serials.iter().any(|serial| roster.is_revoked(*serial));
+            let counts = counts(session);
             if !counts {
-                session.connection.close(CODE_REVOKED, "the certificate was revoked");
+                session.connection.close(CODE_UNCERTIFIED, else_because);
             }
             counts
         });
@@ -86,7 +98,8 @@ impl Sessions {
     /// Pushes to all devices.
     pub(crate) async fn push_to_all(&self, push: &Push) {
         let connections: Vec<_> = self.table().values().map(|session| session.connection.clone()).collect();
-        futures::stream::iter(connections).for_each_concurrent(PUSHES_MAX, async |connection| {
+        futures::stream::iter(connections)
+            .for_each_concurrent(PUSHES_MAX, async |connection| {
                 let _ = push_to(&connection, push).await;
             })
             .await;

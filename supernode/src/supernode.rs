@@ -5,7 +5,7 @@ use crate::lookup::Directory;
 use crate::metrics;
 use crate::neighbours::Neighbours;
 use crate::overlay::{Overlay, OverlayError};
-use crate::plane::{CODE_STOPPING, Plane};
+use crate::plane::Plane;
 use crate::relays::Relays;
 use crate::sessions::Sessions;
 use crate::shelf::{Shelf, Trust};
@@ -34,6 +34,12 @@ const UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
 const ROSTER_INTERVAL: Duration = Duration::from_secs(60);
 /// Clients are told to be gone within this time when the supernode stops.
 const DRAIN_TIME: Duration = Duration::from_secs(1);
+
+/// How long the packets that close the connections may take to go out.
+const CLOSING_TIME: Duration = Duration::from_millis(50);
+/// At its start a supernode waits this long for the others to be connected, before it says that it serves. Without them it serves
+/// all the same.
+const GATHERING_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// Flags of `ahoy-supernode serve`.
 #[derive(Debug, Clone, clap::Args)]
@@ -93,6 +99,9 @@ impl Supernode {
     /// See [`StartError`]; each says what to do.
     pub async fn start(args: &Args) -> Result<Self, StartError> {
         let preparation = Node::prepare(&args.serve, NodeRole::Supernode, PROGRAM).await?;
+        if !args.serve.tcp.is_empty() {
+            tracing::warn!("--tcp has no effect: this supernode serves clients over UDP alone");
+        }
         let limits = NodeLimits::default();
         let load_percent = Arc::new(AtomicU8::new(0));
         let observer = Arc::new(ObserveResponder::new(load_percent.clone()));
@@ -126,6 +135,8 @@ impl Supernode {
         tasks.spawn(keep_up(plane.clone(), endpoint.clone(), limits));
         tasks.spawn(pass_rosters_on(plane.clone()));
         tasks.spawn(plane.clone().serve(endpoint.clone()));
+        let others = plane.roster().roster.nodes_in(NodeRole::Supernode).count().saturating_sub(1);
+        plane.directory.overlay.wait_for(others, GATHERING_TIME_MAX).await;
         Ok(Self { plane, endpoint, overlay_address, _tasks: tasks })
     }
 
@@ -172,8 +183,9 @@ impl Supernode {
         let telling = self.plane.sessions.push_to_all(&drain);
         // Whoever cannot be told in time finds out by the end of the connection.
         let _ = tokio::time::timeout(DRAIN_TIME, telling).await;
-        tracing::debug!(code = CODE_STOPPING, "stopping");
         self.endpoint.close();
+        // The last packets are sent by a task of the endpoint, which ends with the runtime.
+        tokio::time::sleep(CLOSING_TIME).await;
     }
 }
 
@@ -244,7 +256,13 @@ async fn keep_up(plane: Arc<Plane>, endpoint: Arc<NodeEndpoint>, limits: NodeLim
     loop {
         tick.tick().await;
         plane.update_load(endpoint.connections(), limits.connections_max);
-        plane.directory.shelf.tidy(SystemTime::now().into());
+        let now = SystemTime::now().into();
+        plane.directory.shelf.tidy(now);
+        plane.sessions.end_lapsed(now);
+        if plane.directory.shelf.trust().is_none_or(|trust| !Arc::ptr_eq(&trust.network, &plane.node.network())) {
+            // The issuing keys have changed, which no roster tells.
+            apply_roster(&plane).await;
+        }
         plane.neighbours.warm().await;
     }
 }

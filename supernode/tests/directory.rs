@@ -8,7 +8,8 @@ use ahoy_protocol::directory::{ALPN, Push, Request, Response};
 use ahoy_protocol::login::NodeRequest;
 use ahoy_protocol::record::Record;
 use ahoy_protocol::{List, Name};
-use common::{Network, ask, connected, endpoint, eventually, find, is_refused, loopback, now, publish, pushed, seqs, signal};
+use ahoy_transport::ClientEndpoint;
+use common::{Network, PATIENCE, ask, connected, endpoint, eventually, find, is_refused, loopback, now, publish, pushed, seqs, signal};
 use futures::future::join_all;
 
 #[tokio::test]
@@ -18,8 +19,9 @@ async fn a_user_published_at_one_supernode_is_found_at_all() {
     let bob = network.user("bob").await;
     let alice = network.user("alice").await;
     let there = bob.at(&supernodes[0]).await;
-    assert_eq!(publish(&there, bob.user_record(1)).await, 3);
-    assert_eq!(publish(&there, bob.presence(1, &[supernodes[0].key()])).await, 3);
+    // A majority is waited for; on a busy machine the third may be later.
+    assert!(publish(&there, bob.user_record(1)).await >= 2);
+    assert!(publish(&there, bob.presence(1, &[supernodes[0].key()])).await >= 2);
     for supernode in &supernodes {
         let found = find(&alice.at(supernode).await, &bob.name).await;
         assert_eq!(seqs(&found), (vec![1], vec![1]));
@@ -27,6 +29,27 @@ async fn a_user_published_at_one_supernode_is_found_at_all() {
     }
     let nobody = find(&there, &Name::parse("nobody").expect("a name")).await;
     assert!(nobody.users.is_empty() && nobody.presence.is_empty());
+}
+
+#[tokio::test]
+async fn a_clients_one_port_finds_signals_and_is_observed() {
+    let network = Network::new().await;
+    let supernode = network.supernode("one").await;
+    let bob = network.user("bob").await;
+    let client = ClientEndpoint::bind(None, &bob.key).expect("binds");
+    client.allow_loopback(true);
+    let address = supernode.addresses()[0];
+    let there = client.connect_node(&supernode.addresses(), &supernode.key(), ALPN).await.expect("connects");
+    assert_eq!(ask(&there, &bob.registration()).await, Response::Done);
+    publish(&there, bob.user_record(1)).await;
+    assert_eq!(seqs(&find(&there, &bob.name).await).0, [1]);
+    let (answer, push) = tokio::join!(async { ask(&there, &signal(&bob, &[], b"hello")).await }, pushed(&there));
+    assert_eq!(answer, Response::Delivered { devices: 1 });
+    assert!(matches!(push, Push::Deliver(sealed) if *sealed == *b"hello"));
+    let observed = client.observe(address, PATIENCE).await.expect("is answered");
+    assert_eq!((observed.address.port(), observed.load_percent), (client.port(), 0));
+    let other = endpoint(&SigningKey::generate());
+    assert!(client.connect_node(&other.local_addresses(), &supernode.key(), ALPN).await.is_err(), "another key at that address");
 }
 
 #[tokio::test]
@@ -100,10 +123,7 @@ async fn a_signal_reaches_its_device_at_any_supernode_and_only_there() {
     assert_eq!(ask(&hers, &signal(&bob, &homes, b"again")).await, Response::Delivered { devices: 1 });
     assert!(matches!(pushed(&again).await, Push::Deliver(sealed) if *sealed == *b"again"));
     again.close(0, "goes");
-    eventually("bob has gone", async || {
-        ask(&hers, &signal(&bob, &homes[2..], b"gone?")).await == Response::Delivered { devices: 0 }
-    })
-    .await;
+    eventually("bob has gone", async || ask(&hers, &signal(&bob, &homes[2..], b"gone?")).await == Response::Delivered { devices: 0 }).await;
 }
 
 #[tokio::test]

@@ -59,7 +59,8 @@ impl Decoder {
     }
 
     /// What might have been said in `samples` that are missing: a multiple of 10 ms, at most
-    /// [`DECODED_SAMPLES_MAX`]. Fades when called again and again.
+    /// [`DECODED_SAMPLES_MAX`]. Called again and again, it goes on speaking, and says nothing; to fade it out is the
+    /// caller's part.
     ///
     /// # Errors
     /// [`Error::Conceal`] for other lengths.

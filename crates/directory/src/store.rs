@@ -143,7 +143,7 @@ impl RecordStore {
 
     /// The first `count` keys after `last`, or from the beginning, and what lies under them: a way through the whole store in
     /// steps, which misses nothing that is there all the time.
-    pub fn page(&self, last: Option<&RecordKey>, count: usize) -> impl Iterator<Item = (&RecordKey, &Stored)> {
+    pub fn page(&self, last: Option<RecordKey>, count: usize) -> impl Iterator<Item = (&RecordKey, &Stored)> {
         let from = last.map_or(Bound::Unbounded, Bound::Excluded);
         let keys = self.keys.range((from, Bound::Unbounded)).take(count);
         keys.filter_map(|(key, subject)| Some((key, self.records.get(subject)?)))
@@ -303,7 +303,7 @@ mod tests {
         }
         let (mut last, mut seen) = (None, Vec::new());
         loop {
-            let page: Vec<_> = store.page(last.as_ref(), 2).map(|(key, _)| *key).collect();
+            let page: Vec<_> = store.page(last, 2).map(|(key, _)| *key).collect();
             let Some(end) = page.last() else { break };
             last = Some(*end);
             seen.extend(page);

@@ -17,13 +17,17 @@ pub enum LoginClientError {
         reason: String,
     },
     /// Somebody answers, with another key.
-    #[error("the server at {address} is not the one this network link names; ask whoever runs the network for the right link, and do not type your password until you have it")]
+    #[error(
+        "the server at {address} is not the one this network link names; ask whoever runs the network for the right link, and do not type your password until you have it"
+    )]
     OtherServer {
         /// `HOST:PORT`.
         address: String,
     },
     /// The answer is not one of a login server.
-    #[error("the login server at {address} gave an answer that makes no sense ({reason}); is one of the two programs older than the other?")]
+    #[error(
+        "the login server at {address} gave an answer that makes no sense ({reason}); is one of the two programs older than the other?"
+    )]
     Answer {
         /// `HOST:PORT`.
         address: String,
@@ -37,7 +41,9 @@ pub enum LoginClientError {
     #[error(transparent)]
     WeakPassword(#[from] WeakPassword),
     /// Something that came does not hold.
-    #[error("the login server sent a {what} that cannot be trusted: {reason}; if this machine's clock is wrong, set it right, else tell whoever runs the network")]
+    #[error(
+        "the login server sent a {what} that cannot be trusted: {reason}; if this machine's clock is wrong, set it right, else tell whoever runs the network"
+    )]
     Untrusted {
         /// What came.
         what: &'static str,

@@ -244,9 +244,7 @@ fn check_is(certificate: &UserCertificate, name: &Name, user: &SigningKey, epoch
 }
 
 /// Runs a step with the slow hash where it holds up nobody else.
-async fn slow_hash<T: Send + 'static>(
-    step: impl FnOnce() -> Result<T, OpaqueError> + Send + 'static,
-) -> Result<T, LoginClientError> {
+async fn slow_hash<T: Send + 'static>(step: impl FnOnce() -> Result<T, OpaqueError> + Send + 'static) -> Result<T, LoginClientError> {
     match tokio::task::spawn_blocking(step).await {
         Ok(Ok(done)) => Ok(done),
         Ok(Err(OpaqueError::WrongPassword)) => Err(LoginClientError::Refused(LoginError::Credentials)),

@@ -58,9 +58,11 @@ mod remote;
 mod replay;
 mod schedule;
 mod score;
+mod types;
 mod watchdog;
 mod way;
 
-pub use agent::{AgentConfig, Dropped, Event, PathAgent, REPLAY_PACKETS_MAX, Route, Selected, TRANSMITS_PER_SECOND_MAX, Transmit, Via};
+pub use agent::PathAgent;
 pub use candidate::{AddressRules, REMOTES_MAX, Refused, Subnet};
 pub use keys::ProbeKeys;
+pub use types::{AgentConfig, Dropped, Event, REPLAY_PACKETS_MAX, Route, Selected, TRANSMITS_PER_SECOND_MAX, Transmit, Via};

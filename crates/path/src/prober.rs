@@ -1,11 +1,11 @@
 //! Makes and reads authenticated probes, within a budget. Knows nothing of paths: what a probe means is the agent's.
 
-use crate::agent::{Dropped, Transmit};
 use crate::budget::{Budget, IN_ANY_SECOND_MAX};
 use crate::keys::ProbeKeys;
 use crate::outstanding::{Outstanding, Sent};
 use crate::random::Random;
 use crate::replay::Seen;
+use crate::types::{Dropped, Transmit};
 use ahoy_protocol::datagram::{Kind, Ping, Pong, Side, classify};
 use std::collections::VecDeque;
 use std::net::SocketAddr;

@@ -8,7 +8,7 @@
 //!     └──────────────────────────────── silence for a second ───────────────────────────┘
 //! ```
 
-use crate::agent::Route;
+use crate::types::Route;
 use std::net::SocketAddr;
 use std::time::Instant;
 

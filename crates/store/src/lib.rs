@@ -55,7 +55,12 @@ impl DataFolder {
                 return Err(StoreError::OtherProgram { dir: dir.to_owned(), found: format.program, expected: program.to_owned() });
             }
             Some(format) if format.version > version => {
-                return Err(StoreError::Newer { dir: dir.to_owned(), found: format.version, readable: version, program: program.to_owned() });
+                return Err(StoreError::Newer {
+                    dir: dir.to_owned(),
+                    found: format.version,
+                    readable: version,
+                    program: program.to_owned(),
+                });
             }
             Some(format) => {
                 atomic::check_writable(dir).map_err(|source| StoreError::Unwritable { dir: dir.to_owned(), source })?;
@@ -143,7 +148,8 @@ impl DataFolder {
     /// # Errors
     /// As [`DataFolder::write`].
     pub fn write_json<T: Serialize>(&self, name: &str, value: &T) -> Result<(), StoreError> {
-        let json = serde_json::to_vec_pretty(value).map_err(|error| StoreError::Write { path: self.dir.join(name), source: error.into() })?;
+        let json =
+            serde_json::to_vec_pretty(value).map_err(|error| StoreError::Write { path: self.dir.join(name), source: error.into() })?;
         self.write(name, &json)
     }
 

@@ -70,7 +70,8 @@ pub(crate) fn call() -> Arc<TransportConfig> {
 
 /// For a connection to a node, on the side that keeps it alive. `chance` is any random number.
 pub(crate) fn control_client(chance: u64) -> Arc<TransportConfig> {
-    let keep_alive = Duration::from_millis(CONTROL_KEEP_ALIVE_MS.start + chance % (CONTROL_KEEP_ALIVE_MS.end - CONTROL_KEEP_ALIVE_MS.start));
+    let keep_alive =
+        Duration::from_millis(CONTROL_KEEP_ALIVE_MS.start + chance % (CONTROL_KEEP_ALIVE_MS.end - CONTROL_KEEP_ALIVE_MS.start));
     let mut config = control();
     config.keep_alive_interval(Some(keep_alive));
     Arc::new(config)

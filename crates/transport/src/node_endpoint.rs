@@ -70,12 +70,8 @@ impl NodeEndpoint {
         for (index, socket) in list.into_iter().enumerate() {
             let address = socket.address();
             let socket = NodeSocket { socket, index, all: Arc::clone(&sockets), handler: Arc::clone(&handler) };
-            let endpoint = Endpoint::new_with_abstract_socket(
-                config::node_endpoint(),
-                Some(server.clone()),
-                Arc::new(socket),
-                Arc::new(TokioRuntime),
-            );
+            let endpoint =
+                Endpoint::new_with_abstract_socket(config::node_endpoint(), Some(server.clone()), Arc::new(socket), Arc::new(TokioRuntime));
             endpoints.push(endpoint.map_err(|error| TransportError::bind(address, &error))?);
         }
         let key = SigningKey::from_seed(*key.seed());
@@ -154,8 +150,7 @@ impl NodeEndpoint {
         let endpoint = self.endpoints.iter().find(of_family).ok_or(TransportError::NoSocket { address })?;
         let mut client = ClientConfig::new(tls::client(&self.key, node.as_bytes(), alpn)?);
         client.transport_config(config::control_client(u64::from_le_bytes(ahoy_identity::random())));
-        let connecting =
-            endpoint.connect_with(client, address, tls::SERVER_NAME).map_err(|_| TransportError::BadAddress { address })?;
+        let connecting = endpoint.connect_with(client, address, tls::SERVER_NAME).map_err(|_| TransportError::BadAddress { address })?;
         finish(connecting, "the node's handshake").await
     }
 

@@ -154,3 +154,45 @@ impl AsyncUdpSocket for NodeSocket {
         self.socket.receive_segments()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Default)]
+    struct Taken(Mutex<Vec<Vec<u8>>>);
+
+    impl DatagramHandler for Taken {
+        fn handle(&self, _from: SocketAddr, datagram: &[u8], _out: &mut dyn FnMut(SocketAddr, &[u8])) {
+            self.0.lock().expect("no panic").push(datagram.to_vec());
+        }
+    }
+
+    /// What stays in a buffer for quinn, and what the handler gets.
+    fn sorted(mut buffer: Vec<u8>, stride: usize) -> (Vec<u8>, Vec<Vec<u8>>) {
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        let socket = Arc::new(UdpSocket::bind(address).expect("loopback has room"));
+        let handler = Arc::new(Taken::default());
+        let all = Arc::new(NodeSockets::new(vec![Arc::clone(&socket)]));
+        let node = NodeSocket { socket, index: 0, all, handler: Arc::clone(&handler) as _ };
+        let mut meta = RecvMeta { addr: address, len: buffer.len(), stride, ..RecvMeta::default() };
+        node.take_ours(&mut buffer, &mut meta);
+        buffer.truncate(meta.len);
+        let taken = handler.0.lock().expect("no panic").clone();
+        (buffer, taken)
+    }
+
+    #[tokio::test]
+    async fn datagrams_that_came_in_one_buffer_are_told_apart() {
+        let (quic, ours) = sorted(b"\x40aa\x10bb\x40cc\x0fdd\x40e".to_vec(), 3);
+        assert_eq!(quic, b"\x40aa\x40cc\x40e");
+        assert_eq!(ours, [b"\x10bb", b"\x0fdd"]);
+    }
+
+    #[tokio::test]
+    async fn a_buffer_without_quic_leaves_nothing_and_one_of_quic_stays_whole() {
+        assert_eq!(sorted(b"\x10bb\x10c".to_vec(), 3), (vec![], vec![b"\x10bb".to_vec(), b"\x10c".to_vec()]));
+        assert_eq!(sorted(b"\x40bb\x40c".to_vec(), 3), (b"\x40bb\x40c".to_vec(), vec![]));
+        assert_eq!(sorted(vec![], 0), (vec![], vec![]));
+    }
+}

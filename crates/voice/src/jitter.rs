@@ -2,7 +2,7 @@
 //!
 //! Packets go in as they come ([`JitterBuffer::insert`]); for each block the receiver announces itself
 //! ([`JitterBuffer::begin_block`]), asks whether to shorten or lengthen what it has ([`JitterBuffer::correction`]), and
-//! takes frames until the block is full ([`JitterBuffer::next`]).
+//! takes frames until the block is full ([`JitterBuffer::take_next`]).
 //!
 //! Sound has a place on the sender's timeline, and while speech flows each place is played at the same transit: a frame
 //! that is missing when its turn comes is concealed and its time passes, so that no loss, late frame or outage makes the
@@ -376,7 +376,7 @@ impl JitterBuffer {
     }
 
     /// What comes next. Each call moves on by what it gives.
-    pub fn next(&mut self) -> Next {
+    pub fn take_next(&mut self) -> Next {
         if let Playout::Waiting { resumed_ms } = self.playout {
             match self.resume(resumed_ms) {
                 Some(cursor) => self.playout = Playout::Playing { cursor, concealed_ms: 0.0 },

@@ -40,6 +40,10 @@ const QUIET_OVER_BACKGROUND: f32 = 2.0;
 /// By how much the background's estimate rises with each block, so that it follows a louder room in some seconds.
 const BACKGROUND_RISE: f32 = 1.005;
 
+/// Quiet for this long is a pause. Shorter ones belong to words: before a p, t or k the voice is silent for up to 100 ms,
+/// and stretching that is heard as a stumble.
+const PAUSE_MS: f64 = 150.0;
+
 /// Shortening takes away no more than this part of speech,
 const SHORTEN_SPEECH: f64 = 0.05;
 /// and no more than this part of pauses.
@@ -114,6 +118,8 @@ pub struct VoiceReceiver {
     /// Whether the end of `sound` was concealed or is silence, which is not stretched.
     is_made_up: bool,
     background: f32,
+    /// How long what was played last has been quiet.
+    quiet_ms: f64,
     /// Stretching pauses for as long, to keep to its rate.
     rest_ms: f64,
     tally: Tally,
@@ -141,6 +147,7 @@ impl VoiceReceiver {
             joint: Joint::FadeIn,
             is_made_up: true,
             background: QUIET,
+            quiet_ms: 0.0,
             rest_ms: 0.0,
             tally: Tally::default(),
         })
@@ -165,7 +172,11 @@ impl VoiceReceiver {
         while self.unplayed() < BLOCK_SAMPLES {
             self.extend();
         }
-        block.copy_from_slice(&self.sound[self.played..self.played + BLOCK_SAMPLES]);
+        for (to, from) in block.iter_mut().zip(&self.sound[self.played..]) {
+            // A smoothed step may overshoot.
+            *to = from.clamp(-1.0, 1.0);
+        }
+        self.quiet_ms = if self.is_quiet(block) { self.quiet_ms + BLOCK_MS } else { 0.0 };
         self.played += BLOCK_SAMPLES;
         self.sound.drain(..self.played - KEPT_SAMPLES);
         self.played = KEPT_SAMPLES;
@@ -177,7 +188,7 @@ impl VoiceReceiver {
 
     /// Appends what the jitter buffer gives next.
     fn extend(&mut self) {
-        match self.jitter.next() {
+        match self.jitter.take_next() {
             Next::Silence => {
                 let missing = BLOCK_SAMPLES - self.unplayed().min(BLOCK_SAMPLES);
                 self.append_silence(missing);
@@ -284,13 +295,12 @@ impl VoiceReceiver {
         }
         let samples_max = (by_ms * SAMPLES_PER_MS as f64) as usize;
         let ahead = self.unplayed().min(SHORTEN_NEEDS);
-        let is_quiet = self.is_quiet(self.played, self.played + ahead);
-        let (removed, rate) = if is_quiet {
-            (stretch::shorten_quiet(&mut self.sound, self.played, samples_max), SHORTEN_PAUSE)
-        } else if speech_too {
-            (stretch::shorten(&mut self.sound, self.played, samples_max), SHORTEN_SPEECH)
-        } else {
-            return;
+        let is_quiet = self.is_quiet(&self.sound[self.played..self.played + ahead]);
+        let (removed, rate) = match (is_quiet, speech_too) {
+            (true, _) if self.quiet_ms >= PAUSE_MS => (stretch::shorten_quiet(&mut self.sound, self.played, samples_max), SHORTEN_PAUSE),
+            (true, true) => (stretch::shorten_quiet(&mut self.sound, self.played, samples_max), SHORTEN_SPEECH),
+            (false, true) => (stretch::shorten(&mut self.sound, self.played, samples_max), SHORTEN_SPEECH),
+            (_, false) => return,
         };
         self.tally.accelerated_samples += removed;
         self.rest_ms = samples_to_ms(removed) / rate;
@@ -310,19 +320,18 @@ impl VoiceReceiver {
             return;
         }
         let reach = PERIOD_MAX.min(self.unplayed());
-        let added = if self.is_quiet(self.played - reach, self.played + reach) {
-            stretch::lengthen_quiet(&mut self.sound, self.played)
-        } else if speech_too {
-            stretch::lengthen(&mut self.sound, self.played)
-        } else {
-            return;
+        let is_quiet = self.is_quiet(&self.sound[self.played - reach..self.played + reach]);
+        let added = match (is_quiet, speech_too) {
+            (true, speech_too) if speech_too || self.quiet_ms >= PAUSE_MS => stretch::lengthen_quiet(&mut self.sound, self.played),
+            (false, true) => stretch::lengthen(&mut self.sound, self.played),
+            _ => return,
         };
         self.tally.expanded_samples += added;
         self.rest_ms = samples_to_ms(added) / LENGTHEN;
     }
 
-    fn is_quiet(&self, from: usize, to: usize) -> bool {
-        loudness(&self.sound[from..to]) < QUIET.max(QUIET_OVER_BACKGROUND * self.background)
+    fn is_quiet(&self, sound: &[f32]) -> bool {
+        loudness(sound) < QUIET.max(QUIET_OVER_BACKGROUND * self.background)
     }
 
     /// What to tell the sender at `now`, every [`REPORT_INTERVAL_MS`](ahoy_protocol::media::REPORT_INTERVAL_MS);

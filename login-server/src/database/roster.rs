@@ -42,7 +42,8 @@ pub(crate) async fn revoked(connection: &mut AnyConnection) -> Result<Vec<u64>, 
 
 /// Makes a serial count no more, until the last certificate that has it has lapsed.
 pub(crate) async fn revoke(write: &mut AnyConnection, serial: u64, not_after: UnixMillis) -> Result<(), sqlx::Error> {
-    let insert = "INSERT INTO revoked (serial, not_after) VALUES ($1, $2) ON CONFLICT (serial) DO UPDATE SET not_after = excluded.not_after";
+    let insert =
+        "INSERT INTO revoked (serial, not_after) VALUES ($1, $2) ON CONFLICT (serial) DO UPDATE SET not_after = excluded.not_after";
     sqlx::query(insert).bind(integer(serial)).bind(integer(not_after.0)).execute(write).await?;
     Ok(())
 }

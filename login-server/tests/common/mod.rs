@@ -1,6 +1,7 @@
 //! A login server in a temporary folder, and people and nodes that use it.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub(crate) mod liar;
 pub(crate) mod raw;
 
 use ahoy_identity::{SealSecret, SigningKey};

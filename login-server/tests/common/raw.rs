@@ -22,6 +22,7 @@ pub(crate) async fn connect(network: &Network) -> TlsStream<TcpStream> {
         .with_custom_certificate_verifier(Arc::new(Anybody))
         .with_no_client_auth();
     let stream = TcpStream::connect(network.server.local_addr()).await.expect("connects");
+    stream.set_nodelay(true).expect("is a socket");
     let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
     connector.connect(ServerName::try_from("login.ahoy.internal").expect("is a name"), stream).await.expect("handshake")
 }
@@ -29,8 +30,7 @@ pub(crate) async fn connect(network: &Network) -> TlsStream<TcpStream> {
 /// Sends one request on `stream` and returns status and body of the answer.
 pub(crate) async fn exchange(stream: &mut TlsStream<TcpStream>, method: &str, path: &str, body: &[u8]) -> std::io::Result<(u16, Vec<u8>)> {
     let head = format!("{method} {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n", body.len());
-    stream.write_all(head.as_bytes()).await?;
-    stream.write_all(body).await?;
+    stream.write_all(&[head.as_bytes(), body].concat()).await?;
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(stream.read_u8().await?);

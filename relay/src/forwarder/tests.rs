@@ -79,10 +79,42 @@ fn a_stolen_channel_is_worth_nothing_at_another_address() {
 fn a_leg_follows_its_connection_to_a_new_address() {
     let mut relay = Table::new();
     let (alice, bob) = relay.call();
-    relay.forwarder.set_address(alice, at(3));
+    relay.forwarder.set_address(relay.now, alice, at(3));
     assert_eq!(relay.send(alice, 3), Verdict::Forward { to: at(2), channel: bob });
     assert_eq!(relay.send(bob, 2), Verdict::Forward { to: at(3), channel: alice });
     assert_eq!(relay.send(alice, 1), Verdict::Look(alice));
+}
+
+#[test]
+fn an_address_that_a_leg_moved_to_is_sent_little_until_it_has_lasted() {
+    let mut relay = Table::new();
+    let (alice, bob) = relay.call_at(LEG_KBIT_PER_S_MAX);
+    relay.forwarder.set_address(relay.now, alice, at(3));
+    assert!(relay.bytes_passed(bob, 2) <= BURST_BYTES);
+    let mut sent = 0;
+    for _ in 0..10 {
+        relay.now += Duration::from_secs(1);
+        // A forger makes the leg move to and fro, and gains nothing.
+        relay.forwarder.set_address(relay.now, alice, at(1));
+        relay.forwarder.set_address(relay.now, alice, at(3));
+        sent += relay.bytes_passed(bob, 2);
+    }
+    assert!(sent <= 11 * u64::from(PROBATION_KBIT_PER_S) * 125, "{sent}");
+    relay.now += PROBATION;
+    assert!(relay.bytes_passed(bob, 2) > BURST_BYTES - FRAME_BYTES);
+    relay.now += Duration::from_secs(1);
+    assert!(relay.bytes_passed(bob, 2) > 2 * u64::from(PROBATION_KBIT_PER_S) * 125, "probation is over");
+}
+
+#[test]
+fn a_leg_that_moves_back_to_where_it_was_proved_is_not_on_probation() {
+    let mut relay = Table::new();
+    let (alice, bob) = relay.call_at(LEG_KBIT_PER_S_MAX);
+    relay.forwarder.set_address(relay.now, alice, at(3));
+    relay.bytes_passed(bob, 2);
+    relay.forwarder.set_address(relay.now, alice, at(1));
+    relay.now += Duration::from_secs(1);
+    assert!(relay.bytes_passed(bob, 2) > 2 * u64::from(PROBATION_KBIT_PER_S) * 125);
 }
 
 #[test]
@@ -249,7 +281,7 @@ proptest! {
                 }
                 Step::Move { device, peer, to } => {
                     if let Some(leg) = expected.get_mut(&(device, peer)) {
-                        relay.forwarder.set_address(leg.0, at(to));
+                        relay.forwarder.set_address(relay.now, leg.0, at(to));
                         leg.1 = to;
                     }
                 }
@@ -305,6 +337,24 @@ impl Table {
         (alice, bob)
     }
 
+    /// As [`Table::call`], with grants of so much.
+    fn call_at(&mut self, kbit_per_s: u32) -> (u32, u32) {
+        let mut join = |device, peer, random| {
+            let request = LegRequest { kbit_per_s, ..request(device, peer, device) };
+            self.forwarder.join(self.now, request, random).expect("there is room").channel
+        };
+        (join(1, 2, 0x1111_0000), join(2, 1, 0x2222_0000))
+    }
+
+    /// Sends until the relay drops.
+    fn bytes_passed(&mut self, channel: u32, from: u8) -> u64 {
+        let mut passed = 0;
+        while matches!(self.send(channel, from), Verdict::Forward { .. }) {
+            passed += FRAME_BYTES;
+        }
+        passed
+    }
+
     fn send(&mut self, channel: u32, from: u8) -> Verdict {
         self.forwarder.handle(self.now, at(from), &relay_frame(channel, &packet(100)))
     }
@@ -312,7 +362,7 @@ impl Table {
 
 fn request(device: u8, peer: u8, from: u8) -> LegRequest {
     let (device, peer) = (DeviceKey([device; 32]), DeviceKey([peer; 32]));
-    LegRequest { call: CALL, device, peer, address: at(from), kbit_per_s: GRANTED_KBIT_PER_S }
+    LegRequest { call: CALL, device, peer, address: at(from), proved: at(from), kbit_per_s: GRANTED_KBIT_PER_S }
 }
 
 /// A leg of a device that nobody else is.

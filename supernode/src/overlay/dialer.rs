@@ -50,7 +50,8 @@ impl Dialer {
         ranked.sort_unstable();
         for (rank, (_, peer)) in ranked.into_iter().enumerate() {
             let spare = rank >= DIALLED_MAX;
-            let mut kept = old.remove(&peer).unwrap_or_else(|| Peer { backoff: Backoff::new(RETRY_FIRST, RETRY_MAX), state: State::Due(now) });
+            let mut kept =
+                old.remove(&peer).unwrap_or_else(|| Peer { backoff: Backoff::new(RETRY_FIRST, RETRY_MAX), state: State::Due(now) });
             kept.state = match kept.state {
                 State::Due(_) if spare => State::Spare,
                 State::Spare if !spare => State::Due(now),

@@ -6,15 +6,30 @@ use crate::shelf::{Refusal, Shelf};
 use ahoy_directory::{PutError, Stored};
 use ahoy_protocol::UnixMillis;
 use ahoy_protocol::ids::RecordKey;
+use libp2p::PeerId;
 use libp2p::kad::store::{Error, RecordStore, Result};
 use libp2p::kad::{ProviderRecord, Record, RecordKey as KadKey};
-use libp2p::PeerId;
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+/// Records that one run of the replication goes over. Kademlia copies them all at its start, so that many are some 15 MB; what a
+/// fuller store has beyond them comes in the next runs.
+const REPLICATED_MAX: usize = 10_000;
+
 /// The shelf, for Kademlia.
-pub(super) struct KeptRecords(pub(super) Arc<Shelf>);
+pub(super) struct KeptRecords {
+    shelf: Arc<Shelf>,
+    /// Where the last run of the replication stopped.
+    replicated: Cell<Option<RecordKey>>,
+}
+
+impl KeptRecords {
+    pub(super) fn new(shelf: Arc<Shelf>) -> Self {
+        Self { shelf, replicated: Cell::new(None) }
+    }
+}
 
 impl RecordStore for KeptRecords {
     type RecordsIter<'a> = std::vec::IntoIter<Cow<'a, Record>>;
@@ -23,14 +38,14 @@ impl RecordStore for KeptRecords {
     fn get(&self, key: &KadKey) -> Option<Cow<'_, Record>> {
         let now = SystemTime::now().into();
         let key = record_key(key)?;
-        self.0.records().get_at(now, &key).map(|stored| Cow::Owned(kad_record(now, &key, stored)))
+        self.shelf.records().get_at(now, &key).map(|stored| Cow::Owned(kad_record(now, &key, stored)))
     }
 
     fn put(&mut self, record: Record) -> Result<()> {
         let now = SystemTime::now().into();
         let key = record_key(&record.key).ok_or(Error::ValueTooLarge)?;
         let until = kept_until(now, record.expires);
-        self.0.put_bytes(now, &key, &record.value, until).map_err(|refusal| {
+        self.shelf.put_bytes(now, &key, &record.value, until).map_err(|refusal| {
             tracing::debug!(%refusal, "a supernode's record was refused");
             match refusal {
                 Refusal::Put(PutError::Full) => Error::MaxRecords,
@@ -42,14 +57,17 @@ impl RecordStore for KeptRecords {
 
     fn remove(&mut self, key: &KadKey) {
         if let Some(key) = record_key(key) {
-            self.0.records().remove_at(&key);
+            self.shelf.records().remove_at(&key);
         }
     }
 
     fn records(&self) -> Self::RecordsIter<'_> {
         let now = SystemTime::now().into();
-        let records: Vec<_> = self.0.records().iter().map(|(key, stored)| Cow::Owned(kad_record(now, key, stored))).collect();
-        records.into_iter()
+        let shelf = self.shelf.records();
+        let page = shelf.page(self.replicated.get(), REPLICATED_MAX);
+        let records: Vec<_> = page.map(|(key, stored)| (*key, Cow::Owned(kad_record(now, key, stored)))).collect();
+        self.replicated.set(records.last().map(|(key, _)| *key).filter(|_| records.len() == REPLICATED_MAX));
+        records.into_iter().map(|(_, record)| record).collect::<Vec<_>>().into_iter()
     }
 
     // Provider records say "this peer has it", unsigned; nothing here uses them.

@@ -5,8 +5,11 @@
 //! stored through the same gate as what clients bring.
 
 mod dialer;
+mod door;
 mod kept;
 mod swarm;
+#[cfg(test)]
+mod tests;
 
 use crate::shelf::{Copy, Shelf};
 use ahoy_identity::SigningKey;
@@ -19,6 +22,7 @@ use libp2p::{Multiaddr, PeerId};
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::time::Duration;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -35,7 +39,9 @@ const ANSWERS_MAX: usize = 64;
 #[derive(Debug, Error)]
 pub enum OverlayError {
     /// The address cannot be listened on.
-    #[error("cannot listen on {address} for other supernodes: {reason}; end the program that has the port, or choose another with --overlay")]
+    #[error(
+        "cannot listen on {address} for other supernodes: {reason}; end the program that has the port, or choose another with --overlay"
+    )]
     Listen {
         /// Where one was to listen.
         address: SocketAddr,
@@ -109,6 +115,12 @@ impl Overlay {
     /// How many other supernodes are connected.
     pub(crate) fn connected(&self) -> usize {
         *self.connected.borrow()
+    }
+
+    /// Waits until `count` other supernodes are connected, or for `time_max`.
+    pub(crate) async fn wait_for(&self, count: usize, time_max: Duration) {
+        let mut connected = self.connected.clone();
+        let _ = tokio::time::timeout(time_max, connected.wait_for(|connected| *connected >= count)).await;
     }
 
     /// Asks the supernodes nearest to a key for what lies under it.

@@ -1,6 +1,7 @@
 //! The task in which libp2p runs.
 
 use super::dialer::Dialer;
+use super::door::Door;
 use super::kept::{KeptRecords, kept_until, new_record};
 use super::{Answer, Command, KEEPERS, Member, OverlayError, multiaddr, socket_address};
 use crate::shelf::{Copy, Shelf};
@@ -29,7 +30,9 @@ const PARALLELISM: NonZeroUsize = NonZeroUsize::new(3).expect("not zero");
 /// A walk is given up after this long; whoever waits for it has an answer for his client much sooner.
 const WALK_TIME_MAX: Duration = Duration::from_secs(5);
 /// A single question to a supernode is given up after this long.
-const QUESTION_TIME_MAX: Duration = Duration::from_secs(3);
+const QUESTION_TIME_MAX: Duration = Duration::from_secs(2);
+/// The keepers of a key are searched for at most this long: a client waits for what is then stored there.
+const KEEPERS_TIME_MAX: Duration = Duration::from_secs(1);
 /// How often a supernode hands what it keeps to the keepers: a record whose keepers changed is whole again after this long. A
 /// supernode that is handed a record skips its own turn, so that one of the keepers does it.
 const REPLICATION_INTERVAL: Duration = Duration::from_secs(120);
@@ -37,8 +40,8 @@ const REPLICATION_INTERVAL: Duration = Duration::from_secs(120);
 const PING_INTERVAL: Duration = Duration::from_secs(5);
 /// See [`PING_INTERVAL`].
 const PING_TIME_MAX: Duration = Duration::from_secs(5);
-/// Connections that may be in their handshake. A supernode needs one at a time; the rest is room for strangers to fail in.
-const HANDSHAKES_MAX: u32 = 128;
+/// A handshake is given up after this long: three round trips round the world, and a loss.
+const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(5);
 /// Connections with one supernode: each of the two may have dialled, and one of each may be about to close.
 const CONNECTIONS_PER_PEER_MAX: u32 = 4;
 /// Connections in all: twice as many as a roster has nodes.
@@ -47,8 +50,9 @@ const CONNECTIONS_MAX: u32 = 1024;
 const QUERIES_MAX: usize = 4096;
 /// How often connections, abandoned walks and hand-overs are looked at.
 const TICK: Duration = Duration::from_millis(100);
-/// Copies handed to a supernode that has just connected, each tick: 640 a second, about 1 MB.
-const HANDOVER_STEP: usize = 64;
+/// Copies on their way at a time to a supernode that has just connected: half of the questions that Kademlia has under way with
+/// one, so that a hand-over does not hold up look-ups. A copy that is refused takes [`QUESTION_TIME_MAX`] of its place.
+const HANDOVER_WINDOW: usize = 16;
 /// Hand-overs that may go on at a time; others wait for the regular replication.
 const HANDOVERS_MAX: usize = 8;
 
@@ -56,6 +60,7 @@ const HANDOVERS_MAX: usize = 8;
 pub(super) struct Plane {
     // First, so that whoever is not in the roster is turned away before any other protocol hears of him.
     members: allow_block_list::Behaviour<AllowedPeers>,
+    door: Door,
     limits: connection_limits::Behaviour,
     kad: kad::Behaviour<KeptRecords>,
     ping: ping::Behaviour,
@@ -90,6 +95,7 @@ fn build(key: &SigningKey, shelf: Arc<Shelf>) -> Result<Swarm<Plane>, String> {
         .map_err(|error| error.to_string())?
         // Supernodes stay connected; who is silent too long is found out by the ping.
         .with_swarm_config(|config| config.with_idle_connection_timeout(Duration::from_secs(u64::MAX)))
+        .with_connection_timeout(HANDSHAKE_TIME_MAX)
         .build();
     Ok(swarm)
 }
@@ -107,15 +113,17 @@ fn plane(own: PeerId, shelf: Arc<Shelf>) -> Plane {
         .set_publication_interval(None)
         .set_provider_publication_interval(None)
         .set_caching(kad::Caching::Disabled)
+        // The roster says who there is; nobody has to be discovered.
+        .set_periodic_bootstrap_interval(None)
         .set_kbucket_inserts(kad::BucketInserts::Manual);
-    let mut kad = kad::Behaviour::with_config(own, KeptRecords(shelf), config);
+    let mut kad = kad::Behaviour::with_config(own, KeptRecords::new(shelf), config);
     kad.set_mode(Some(kad::Mode::Server));
     let limits = ConnectionLimits::default()
-        .with_max_pending_incoming(Some(HANDSHAKES_MAX))
         .with_max_established_per_peer(Some(CONNECTIONS_PER_PEER_MAX))
         .with_max_established(Some(CONNECTIONS_MAX));
     Plane {
         members: allow_block_list::Behaviour::default(),
+        door: Door::default(),
         limits: connection_limits::Behaviour::new(limits),
         kad,
         ping: ping::Behaviour::new(ping::Config::new().with_interval(PING_INTERVAL).with_timeout(PING_TIME_MAX)),
@@ -125,8 +133,17 @@ fn plane(own: PeerId, shelf: Arc<Shelf>) -> Plane {
 /// What a running query is for.
 enum Query {
     Get { answers: mpsc::Sender<Answer>, asked: watch::Sender<u32> },
-    Keepers(oneshot::Sender<Vec<PeerId>>),
+    Keepers { key: RecordKey, reply: oneshot::Sender<Vec<PeerId>>, until: Instant },
     Put(Option<oneshot::Sender<bool>>),
+    Handover(PeerId),
+}
+
+/// How far a supernode that has just connected was handed what it should keep.
+#[derive(Debug, Default)]
+struct Handover {
+    /// The last key that was looked at.
+    last: Option<RecordKey>,
+    in_flight: usize,
 }
 
 pub(super) struct Task {
@@ -137,8 +154,7 @@ pub(super) struct Task {
     members: BTreeMap<PeerId, Vec<Multiaddr>>,
     dialer: Dialer,
     queries: HashMap<QueryId, Query>,
-    /// Supernodes that have just connected, and the last key that each was handed.
-    handovers: BTreeMap<PeerId, Option<RecordKey>>,
+    handovers: BTreeMap<PeerId, Handover>,
 }
 
 impl Task {
@@ -177,7 +193,7 @@ impl Task {
                 self.queries.insert(id, Query::Get { answers, asked });
             }
             Command::Keepers { key, reply } => self.find_keepers(&key, reply),
-            Command::Put { to, key, copy, reply } => self.put(to, &key, copy, reply),
+            Command::Put { to, key, copy, reply } => self.put(to, &key, copy, Query::Put(reply)),
         }
     }
 
@@ -192,13 +208,13 @@ impl Task {
             return;
         }
         let id = self.kad().get_n_closest_peers(key.as_bytes().to_vec(), KEEPERS);
-        self.queries.insert(id, Query::Keepers(reply));
+        self.queries.insert(id, Query::Keepers { key: *key, reply, until: Instant::now() + KEEPERS_TIME_MAX });
     }
 
-    fn put(&mut self, to: PeerId, key: &RecordKey, copy: Copy, reply: Option<oneshot::Sender<bool>>) {
+    fn put(&mut self, to: PeerId, key: &RecordKey, copy: Copy, query: Query) {
         let record = new_record(SystemTime::now().into(), key, copy.bytes, copy.kept_until);
         let id = self.kad().put_record_to(record, std::iter::once(to), Quorum::One);
-        self.queries.insert(id, Query::Put(reply));
+        self.queries.insert(id, query);
     }
 
     fn set_members(&mut self, members: Vec<Member>) {
@@ -218,6 +234,7 @@ impl Task {
                 }
             }
         }
+        self.swarm.behaviour_mut().door.set_known(self.members.values().flatten());
         self.dialer.set_peers(Instant::now(), self.members.keys().copied());
         self.dial_due(Instant::now());
     }
@@ -291,12 +308,12 @@ impl Task {
                     let _ = answers.try_send(Answer { from, copy });
                 }
             }
-            (Some(Query::Keepers(_)), QueryResult::GetClosestPeers(found)) if last => {
+            (Some(Query::Keepers { .. }), QueryResult::GetClosestPeers(found)) if last => {
                 let peers = match found {
                     Ok(found) => found.peers,
                     Err(GetClosestPeersError::Timeout { peers, .. }) => peers,
                 };
-                if let Some(Query::Keepers(reply)) = self.queries.remove(&id) {
+                if let Some(Query::Keepers { reply, .. }) = self.queries.remove(&id) {
                     let _ = reply.send(peers.into_iter().map(|peer| peer.peer_id).collect());
                 }
             }
@@ -307,22 +324,41 @@ impl Task {
             }
             _ => {}
         }
-        if last {
-            self.queries.remove(&id);
+        if last && let Some(Query::Handover(peer)) = self.queries.remove(&id) {
+            self.handed_over(peer);
         }
     }
 
     fn handle_tick(&mut self, now: Instant) {
         self.dial_due(now);
+        self.answer_late(now);
         self.end_abandoned();
         self.hand_over();
+    }
+
+    /// Who has waited long enough for the keepers of a key is given the nearest that are known without a walk.
+    fn answer_late(&mut self, now: Instant) {
+        let is_late = |query: &Query| matches!(query, Query::Keepers { until, .. } if *until <= now);
+        let late: Vec<_> = self.queries.iter().filter(|(_, query)| is_late(query)).map(|(id, _)| *id).collect();
+        for id in late {
+            let Some(Query::Keepers { key, reply, .. }) = self.queries.remove(&id) else { continue };
+            let _ = reply.send(self.nearest(&key));
+            if let Some(mut query) = self.kad().query_mut(&id) {
+                query.finish();
+            }
+        }
+    }
+
+    fn nearest(&mut self, key: &RecordKey) -> Vec<PeerId> {
+        let key = kad::KBucketKey::new(key.as_bytes().to_vec());
+        self.kad().get_closest_local_peers(&key).take(KEEPERS.get()).map(|near| *near.preimage()).collect()
     }
 
     fn end_abandoned(&mut self) {
         let abandoned = |query: &Query| match query {
             Query::Get { answers, .. } => answers.is_closed(),
-            Query::Keepers(reply) => reply.is_closed(),
-            Query::Put(_) => false,
+            Query::Keepers { reply, .. } => reply.is_closed(),
+            Query::Put(_) | Query::Handover(_) => false,
         };
         let ids: Vec<_> = self.queries.iter().filter(|(_, query)| abandoned(query)).map(|(id, _)| *id).collect();
         for id in ids {
@@ -332,21 +368,40 @@ impl Task {
         }
     }
 
-    /// Gives supernodes that have just connected what they should keep, a step at a time.
+    /// Gives supernodes that have just connected what they should keep, a few copies at a time.
     fn hand_over(&mut self) {
-        if self.queries.len() >= QUERIES_MAX / 2 {
+        for peer in self.handovers.keys().copied().collect::<Vec<_>>() {
+            self.hand_over_to(peer);
+        }
+    }
+
+    fn hand_over_to(&mut self, peer: PeerId) {
+        let Some(handover) = self.handovers.get_mut(&peer) else { return };
+        let room = HANDOVER_WINDOW.saturating_sub(handover.in_flight);
+        if room == 0 || self.queries.len() >= QUERIES_MAX / 2 {
             return;
         }
-        for (peer, last) in std::mem::take(&mut self.handovers) {
-            let page: Vec<_> =
-                self.shelf.records().page(last.as_ref(), HANDOVER_STEP).map(|(key, stored)| (*key, Copy::from(stored))).collect();
-            let Some((end, _)) = page.last() else { continue };
-            self.handovers.insert(peer, Some(*end));
-            for (key, copy) in page {
-                if self.is_keeper(&peer, &key) {
-                    self.put(peer, &key, copy, None);
+        let page: Vec<_> = self.shelf.records().page(handover.last, room).map(|(key, stored)| (*key, Copy::from(stored))).collect();
+        let Some((end, _)) = page.last() else {
+            self.handovers.remove(&peer);
+            return;
+        };
+        handover.last = Some(*end);
+        for (key, copy) in page {
+            if self.is_keeper(&peer, &key) {
+                self.put(peer, &key, copy, Query::Handover(peer));
+                if let Some(handover) = self.handovers.get_mut(&peer) {
+                    handover.in_flight += 1;
                 }
             }
+        }
+    }
+
+    /// A copy has arrived, or was refused.
+    fn handed_over(&mut self, peer: PeerId) {
+        if let Some(handover) = self.handovers.get_mut(&peer) {
+            handover.in_flight = handover.in_flight.saturating_sub(1);
+            self.hand_over_to(peer);
         }
     }
 
@@ -354,8 +409,7 @@ impl Task {
         if self.members.len() <= KEEPERS.get() {
             return true;
         }
-        let key = kad::KBucketKey::new(key.as_bytes().to_vec());
-        self.kad().get_closest_local_peers(&key).take(KEEPERS.get()).any(|near| near.preimage() == peer)
+        self.nearest(key).contains(peer)
     }
 }
 

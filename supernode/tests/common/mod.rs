@@ -20,19 +20,19 @@ use std::time::{Duration, SystemTime};
 use tempfile::TempDir;
 
 /// Long enough for anything on loopback on a busy machine; only a failure takes it.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 const PASSWORD: &str = "a horse that staples correct batteries";
 
-pub fn loopback() -> SocketAddr {
+pub(crate) fn loopback() -> SocketAddr {
     ([127, 0, 0, 1], 0).into()
 }
 
-pub fn now() -> UnixMillis {
+pub(crate) fn now() -> UnixMillis {
     SystemTime::now().into()
 }
 
 /// Waits until `holds`.
-pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+pub(crate) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let waiting = async {
         while !holds().await {
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -41,30 +41,30 @@ pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     tokio::time::timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("still not: {what}"));
 }
 
-pub struct Network {
-    pub folder: TempDir,
-    pub login: Option<Server>,
-    pub link: String,
+pub(crate) struct Network {
+    pub(crate) folder: TempDir,
+    pub(crate) login: Option<Server>,
+    pub(crate) link: String,
 }
 
 impl Network {
-    pub async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let login = Server::start(Config::new(folder.path().join("login"), loopback())).await.expect("the login server starts");
         let link = login.link().to_string();
         Self { folder, login: Some(login), link }
     }
 
-    pub async fn token(&self) -> String {
+    pub(crate) async fn token(&self) -> String {
         let admin = Admin::open(&self.folder.path().join("login"), Clock::default()).await.expect("opens");
         admin.node_token().await.expect("a token")
     }
 
-    pub fn data(&self, name: &str) -> PathBuf {
+    pub(crate) fn data(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    pub async fn args(&self, name: &str) -> Args {
+    pub(crate) async fn args(&self, name: &str) -> Args {
         let serve = ServeArgs {
             network: self.link.clone(),
             token: Some(self.token().await),
@@ -77,12 +77,12 @@ impl Network {
         Args { serve, overlay: None }
     }
 
-    pub async fn supernode(&self, name: &str) -> Supernode {
+    pub(crate) async fn supernode(&self, name: &str) -> Supernode {
         Supernode::start(&self.args(name).await).await.expect("the supernode starts")
     }
 
     /// So many supernodes that are all connected with each other.
-    pub async fn supernodes(&self, count: usize) -> Vec<Supernode> {
+    pub(crate) async fn supernodes(&self, count: usize) -> Vec<Supernode> {
         let mut supernodes = Vec::new();
         for n in 0..count {
             supernodes.push(self.supernode(&format!("supernode-{n}")).await);
@@ -91,11 +91,11 @@ impl Network {
         supernodes
     }
 
-    pub async fn login_client(&self) -> LoginClient {
+    pub(crate) async fn login_client(&self) -> LoginClient {
         LoginClient::connect(&self.link.parse().expect("a link")).await.expect("connects")
     }
 
-    pub async fn user(&self, name: &str) -> Device {
+    pub(crate) async fn user(&self, name: &str) -> Device {
         let name = Name::parse(name).expect("a name");
         let key = SigningKey::generate();
         let new = NewDevice { device: key.device_key(), seal: SealSecret::generate().public(), label: "laptop".into() };
@@ -112,7 +112,7 @@ impl Network {
     }
 }
 
-pub async fn connected(supernodes: &[&Supernode]) {
+pub(crate) async fn connected(supernodes: &[&Supernode]) {
     eventually("all supernodes are connected", async || supernodes.iter().all(|one| one.connected() == supernodes.len() - 1)).await;
 }
 
@@ -124,57 +124,58 @@ impl DatagramHandler for Deaf {
 }
 
 /// An endpoint that shows `key` to whomever it connects.
-pub fn endpoint(key: &SigningKey) -> NodeEndpoint {
+pub(crate) fn endpoint(key: &SigningKey) -> NodeEndpoint {
     NodeEndpoint::bind(&[loopback()], key, &[ALPN], Arc::new(Deaf), NodeLimits::default()).expect("binds")
 }
 
-pub struct Device {
-    pub endpoint: NodeEndpoint,
-    pub key: SigningKey,
-    pub name: Name,
-    pub user_key: SigningKey,
-    pub epoch: u32,
-    pub user: Signed<UserCertificate>,
-    pub device: Signed<DeviceCertificate>,
+pub(crate) struct Device {
+    pub(crate) endpoint: NodeEndpoint,
+    pub(crate) key: SigningKey,
+    pub(crate) name: Name,
+    pub(crate) user_key: SigningKey,
+    pub(crate) epoch: u32,
+    pub(crate) user: Signed<UserCertificate>,
+    pub(crate) device: Signed<DeviceCertificate>,
 }
 
 impl Device {
-    pub fn device_key(&self) -> DeviceKey {
+    pub(crate) fn device_key(&self) -> DeviceKey {
         self.key.device_key()
     }
 
-    pub async fn connect(&self, address: SocketAddr, node: &NodeKey) -> Connection {
+    pub(crate) async fn connect(&self, address: SocketAddr, node: &NodeKey) -> Connection {
         self.endpoint.connect(address, node, ALPN).await.expect("connects")
     }
 
     /// Connects to a supernode and registers there.
-    pub async fn at(&self, supernode: &Supernode) -> Connection {
+    pub(crate) async fn at(&self, supernode: &Supernode) -> Connection {
         self.at_address(supernode.addresses()[0], &supernode.key()).await
     }
 
-    pub async fn at_address(&self, address: SocketAddr, node: &NodeKey) -> Connection {
+    pub(crate) async fn at_address(&self, address: SocketAddr, node: &NodeKey) -> Connection {
         let connection = self.connect(address, node).await;
         assert_eq!(ask(&connection, &self.registration()).await, Response::Done);
         connection
     }
 
-    pub fn registration(&self) -> Request {
+    pub(crate) fn registration(&self) -> Request {
         Request::Register { user: self.user.clone(), device: self.device.clone() }
     }
 
-    pub fn user_statement(&self, seq: u64) -> UserStatement {
+    pub(crate) fn user_statement(&self, seq: u64) -> UserStatement {
+        let now = now();
         UserStatement {
             name: self.name.clone(),
             epoch: self.epoch,
             seq,
             devices: List::first_of([self.device_key()]),
             mailboxes: List::default(),
-            issued: now(),
-            not_after: now().plus(USER_STATEMENT_LIFE),
+            issued: now,
+            not_after: now.plus(USER_STATEMENT_LIFE),
         }
     }
 
-    pub fn user_record(&self, seq: u64) -> Record {
+    pub(crate) fn user_record(&self, seq: u64) -> Record {
         Record::User(UserRecord {
             certificate: self.user.clone(),
             statement: self.user_key.sign(&self.user_statement(seq)).expect("fits"),
@@ -182,48 +183,49 @@ impl Device {
         })
     }
 
-    pub fn presence(&self, seq: u64, homes: &[NodeKey]) -> Record {
+    pub(crate) fn presence(&self, seq: u64, homes: &[NodeKey]) -> Record {
+        let now = now();
         let statement = PresenceStatement {
             device: self.device_key(),
             seq,
             homes: List::first_of(homes.iter().copied()),
-            issued: now(),
-            not_after: now().plus(PRESENCE_LIFE),
+            issued: now,
+            not_after: now.plus(PRESENCE_LIFE),
         };
         Record::Presence(PresenceRecord { statement: self.key.sign(&statement).expect("fits"), certificate: self.device.clone() })
     }
 }
 
-pub async fn ask(connection: &Connection, request: &Request) -> Response {
+pub(crate) async fn ask(connection: &Connection, request: &Request) -> Response {
     connection.request(request, PATIENCE).await.expect("an answer")
 }
 
-pub async fn publish(connection: &Connection, record: Record) -> u16 {
+pub(crate) async fn publish(connection: &Connection, record: Record) -> u16 {
     match ask(connection, &Request::Publish(record)).await {
         Response::Published { stored } => stored,
         other => panic!("not published: {other:?}"),
     }
 }
 
-pub async fn find(connection: &Connection, name: &Name) -> Found {
+pub(crate) async fn find(connection: &Connection, name: &Name) -> Found {
     match ask(connection, &Request::Find(name.clone())).await {
         Response::Found(found) => found,
         other => panic!("not found: {other:?}"),
     }
 }
 
-pub fn seqs(found: &Found) -> (Vec<u64>, Vec<u64>) {
+pub(crate) fn seqs(found: &Found) -> (Vec<u64>, Vec<u64>) {
     let users = found.users.iter().map(|record| record.statement.claims().expect("readable").seq).collect();
     let presence = found.presence.iter().map(|record| record.statement.claims().expect("readable").seq).collect();
     (users, presence)
 }
 
-pub fn signal(to: &Device, homes: &[NodeKey], text: &[u8]) -> Request {
+pub(crate) fn signal(to: &Device, homes: &[NodeKey], text: &[u8]) -> Request {
     let sealed = SealedSignal::new(text.to_vec()).expect("fits");
     Request::Signal { to: to.device_key(), homes: List::first_of(homes.iter().copied()), sealed }
 }
 
-pub async fn pushed(connection: &Connection) -> Push {
+pub(crate) async fn pushed(connection: &Connection) -> Push {
     let receiving = async {
         let mut stream = connection.accept_uni().await.expect("a stream");
         receive(&mut stream).await.expect("readable").expect("a push")
@@ -231,6 +233,6 @@ pub async fn pushed(connection: &Connection) -> Push {
     tokio::time::timeout(PATIENCE, receiving).await.expect("is pushed in time")
 }
 
-pub fn is_refused(response: &Response) -> bool {
+pub(crate) fn is_refused(response: &Response) -> bool {
     matches!(response, Response::Refused(_))
 }

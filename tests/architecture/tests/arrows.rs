@@ -1,7 +1,7 @@
 //! The arrows between the crates, and who may name a heavy dependency, are what `ARCHITECTURE.md` says.
 
 use ahoy_architecture::{dependencies, is_test_package, packages, table};
-use cargo_metadata::DependencyKind::{Build, Development, Normal};
+use cargo_metadata::DependencyKind::{Build, Normal};
 use std::collections::BTreeSet;
 
 /// The four programs, which meet on the wire and in tests, never by importing one another.
@@ -47,7 +47,8 @@ fn each_heavy_dependency_is_named_by_one_crate() {
     for (dependency, owners) in table("owners") {
         let named_by: BTreeSet<String> = packages
             .iter()
-            .filter(|package| dependencies(package, &[Normal, Build, Development]).contains(&dependency))
+            .filter(|package| !is_test_package(package))
+            .filter(|package| dependencies(package, &[Normal, Build]).contains(&dependency))
             .map(|package| package.name.to_string())
             .collect();
         assert_eq!(named_by, owners, "left: who names {dependency}; right: who may by ARCHITECTURE.md");

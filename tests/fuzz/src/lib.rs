@@ -10,9 +10,11 @@ mod directory;
 mod identity;
 pub mod mutate;
 mod path;
+mod relay;
 pub mod samples;
 mod sound;
 mod text;
+mod wav;
 mod wire;
 
 /// A decoder, or what stands behind one, as a function over bytes.
@@ -29,7 +31,17 @@ pub struct Target {
 /// All targets, in the order of the protocol pages.
 #[must_use]
 pub fn targets() -> Vec<Target> {
-    [wire::targets(), text::targets(), identity::targets(), directory::targets(), path::targets(), sound::targets()].concat()
+    [
+        wire::targets(),
+        text::targets(),
+        identity::targets(),
+        directory::targets(),
+        relay::targets(),
+        path::targets(),
+        sound::targets(),
+        wav::targets(),
+    ]
+    .concat()
 }
 
 /// The folder of the corpus.

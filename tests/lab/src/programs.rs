@@ -2,14 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-/// The executable `name`: in `AHOY_BIN_DIR`, else in the folder that Cargo builds into, found from the running test.
+/// The executable `name`: in `AHOY_BIN_DIR` if it is there, else in the folder that Cargo builds into, found from the running test.
 ///
 /// # Panics
 /// If it is not there.
 #[must_use]
 pub fn program(name: &str) -> PathBuf {
-    let folder = std::env::var_os("AHOY_BIN_DIR").map_or_else(beside_the_test, PathBuf::from);
-    let path = folder.join(name);
+    let named = std::env::var_os("AHOY_BIN_DIR").map(|folder| PathBuf::from(folder).join(name)).filter(|path| path.is_file());
+    let path = named.unwrap_or_else(|| beside_the_test().join(name));
     assert!(path.is_file(), "{} is not there; build the programs first: cargo build --workspace", path.display());
     path
 }

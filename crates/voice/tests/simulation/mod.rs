@@ -49,12 +49,7 @@ pub(crate) struct Heard {
 
 impl<'a> Call<'a> {
     pub(crate) fn over(network: impl FnMut(usize, f64) -> Vec<f64> + 'a) -> Self {
-        Self {
-            settings: SenderSettings::default(),
-            network: Box::new(network),
-            drift_ppm: 0.0,
-            pull_late_ms: Box::new(|_| 0.0),
-        }
+        Self { settings: SenderSettings::default(), network: Box::new(network), drift_ppm: 0.0, pull_late_ms: Box::new(|_| 0.0) }
     }
 
     pub(crate) fn with_copies(mut self, copies: usize) -> Self {
@@ -169,11 +164,8 @@ fn to_16_khz(sound: &[f32]) -> Vec<i16> {
     (0..sound.len() as isize)
         .step_by(3)
         .map(|at| {
-            let value: f32 = filter
-                .iter()
-                .zip(at - REACH..)
-                .filter_map(|(weight, from)| Some(weight * sound.get(usize::try_from(from).ok()?)?))
-                .sum();
+            let value: f32 =
+                filter.iter().zip(at - REACH..).filter_map(|(weight, from)| Some(weight * sound.get(usize::try_from(from).ok()?)?)).sum();
             (value / sum * 32_767.0).clamp(-32_768.0, 32_767.0) as i16
         })
         .collect()

@@ -1,12 +1,13 @@
 //! What the supernodes of a look-up have returned so far: which record is the highest, who agrees, who is behind.
 
-use ahoy_directory::{Merge, Version, VerifiedRecord, merge};
+use crate::gate::VerifiedRecord;
+use crate::merge::{Merge, Version, merge};
 use ahoy_protocol::UnixMillis;
 use ahoy_protocol::directory::USER_RECORDS_MAX;
 
 /// A tally of verified records of one subject. `W` is who returned one.
 #[derive(Debug)]
-pub(crate) struct Tally<W> {
+pub struct Tally<W> {
     own: Option<Version>,
     /// The highest first; different versions, or different records of one.
     records: Vec<VerifiedRecord>,
@@ -16,14 +17,15 @@ pub(crate) struct Tally<W> {
 
 impl<W> Tally<W> {
     /// Begins with what is kept here.
-    pub(crate) fn new(own: Option<(VerifiedRecord, UnixMillis)>) -> Self {
+    #[must_use]
+    pub fn new(own: Option<(VerifiedRecord, UnixMillis)>) -> Self {
         let kept_until = own.as_ref().map_or(UnixMillis(0), |(_, until)| *until);
         let records: Vec<_> = own.into_iter().map(|(record, _)| record).collect();
         Self { own: records.first().map(VerifiedRecord::version), records, kept_until, returned: Vec::new() }
     }
 
     /// Counts a record that `from` returned, which keeps it until `kept_until`.
-    pub(crate) fn add(&mut self, from: W, record: VerifiedRecord, kept_until: UnixMillis) {
+    pub fn add(&mut self, from: W, record: VerifiedRecord, kept_until: UnixMillis) {
         self.returned.push((from, record.version()));
         let Some(best) = self.records.first() else {
             self.records.push(record);
@@ -52,23 +54,27 @@ impl<W> Tally<W> {
     }
 
     /// True if nobody had a record so far.
-    pub(crate) fn is_empty(&self) -> bool {
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
         self.records.is_empty()
     }
 
     /// How many hold the highest version.
-    pub(crate) fn agreeing(&self) -> usize {
+    #[must_use]
+    pub fn agreeing(&self) -> usize {
         let Some(best) = self.records.first().map(VerifiedRecord::version) else { return 0 };
         usize::from(self.own == Some(best)) + self.returned.iter().filter(|(_, version)| *version == best).count()
     }
 
     /// The highest record, and until when it is kept.
-    pub(crate) fn best(&self) -> Option<(&VerifiedRecord, UnixMillis)> {
+    #[must_use]
+    pub fn best(&self) -> Option<(&VerifiedRecord, UnixMillis)> {
         self.records.first().map(|best| (best, self.kept_until))
     }
 
     /// True if a lower version than the highest is kept here.
-    pub(crate) fn is_own_stale(&self) -> bool {
+    #[must_use]
+    pub fn is_own_stale(&self) -> bool {
         match (self.own, self.records.first()) {
             (Some(own), Some(best)) => own < best.version(),
             _ => false,
@@ -76,13 +82,72 @@ impl<W> Tally<W> {
     }
 
     /// Who returned a lower version than the highest.
-    pub(crate) fn stale(&self) -> impl Iterator<Item = &W> {
+    pub fn stale(&self) -> impl Iterator<Item = &W> {
         let best = self.records.first().map(VerifiedRecord::version);
         self.returned.iter().filter(move |(_, version)| Some(*version) < best).map(|(from, _)| from)
     }
 
     /// The records, the highest first.
-    pub(crate) fn into_records(self) -> Vec<VerifiedRecord> {
+    #[must_use]
+    pub fn into_records(self) -> Vec<VerifiedRecord> {
         self.records
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{NOW, World};
+    use ahoy_protocol::record::Record;
+    use ahoy_protocol::time::HOUR;
+
+    fn versions(tally: Tally<char>) -> Vec<u64> {
+        tally.into_records().iter().map(|record| record.version().seq).collect()
+    }
+
+    #[test]
+    fn the_highest_record_comes_first_and_who_is_behind_is_known() {
+        let world = World::new();
+        let bob = world.user("bob", 1);
+        let record = |seq| world.verified(Record::User(bob.record(seq)));
+        let mut tally = Tally::new(Some((record(1), NOW)));
+        assert_eq!((tally.agreeing(), tally.is_own_stale()), (1, false));
+        tally.add('a', record(2), NOW);
+        assert_eq!((tally.agreeing(), tally.is_own_stale()), (1, true));
+        tally.add('b', record(1), NOW);
+        tally.add('c', record(2), NOW.plus(HOUR));
+        assert_eq!(tally.agreeing(), 2);
+        assert_eq!(tally.stale().collect::<Vec<_>>(), [&'b']);
+        assert_eq!(tally.best().expect("some").1, NOW.plus(HOUR));
+        assert_eq!(versions(tally), [2, 1]);
+    }
+
+    #[test]
+    fn nothing_is_agreed_on_while_nobody_has_anything() {
+        let tally = Tally::<char>::new(None);
+        assert!(tally.is_empty() && tally.best().is_none() && !tally.is_own_stale());
+        assert_eq!(tally.agreeing(), 0);
+    }
+
+    #[test]
+    fn records_that_contradict_each_other_are_both_shown() {
+        let world = World::new();
+        let bob = world.user("bob", 2);
+        let mut tally = Tally::new(None);
+        tally.add('a', world.verified(Record::User(bob.record(1))), NOW);
+        tally.add('b', world.verified(Record::User(bob.record_of(1, &[0]))), NOW);
+        assert_eq!(versions(tally), [1, 1]);
+    }
+
+    #[test]
+    fn many_different_answers_stay_few_and_the_highest_is_among_them() {
+        let world = World::new();
+        let bob = world.user("bob", 1);
+        let mut tally = Tally::new(None);
+        for seq in [3, 9, 1, 7, 5, 8] {
+            tally.add('a', world.verified(Record::User(bob.record(seq))), NOW);
+        }
+        let kept = versions(tally);
+        assert_eq!((kept.len(), kept[0]), (USER_RECORDS_MAX, 9));
     }
 }

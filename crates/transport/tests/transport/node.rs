@@ -1,21 +1,15 @@
-//! What a node's endpoint promises, over loopback.
+//! What a node's endpoint promises.
 
+use crate::support::{ALPN, Note, PATIENCE, hear, meet, node, node_on, node_with, noise, note, observer, stranger};
 use ahoy_identity::SigningKey;
 use ahoy_protocol::datagram::{Observe, Observed, parse_relay_frame, relay_frame};
 use ahoy_protocol::wire::Text;
-use ahoy_protocol::{NodeKey, Wire, WireError};
-use ahoy_transport::{
-    Connection, DatagramHandler, NodeEndpoint, NodeLimits, ObserveResponder, TransportError, receive, send,
-};
-use serde::{Deserialize, Serialize};
-use std::net::{SocketAddr, UdpSocket};
+use ahoy_protocol::{Wire, WireError};
+use ahoy_transport::{DatagramHandler, NodeEndpoint, NodeLimits, TransportError, receive, send};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
-use std::sync::atomic::AtomicU8;
 use std::time::Duration;
 use tokio::sync::Notify;
-
-const ALPN: &[u8] = b"test/1";
-const PATIENCE: Duration = Duration::from_secs(20);
 
 #[tokio::test]
 async fn both_sides_learn_the_key_the_other_proved() {
@@ -190,98 +184,6 @@ async fn twenty_thousand_random_datagrams_leave_a_node_serving() {
     tokio::task::spawn_blocking(move || noise(address, 20_000)).await.expect("no panic");
     node().endpoint.connect(address, &key, ALPN).await.expect("it still serves");
     accepting.abort();
-}
-
-/// A message of these tests.
-#[derive(Debug, PartialEq, Serialize, Deserialize)]
-struct Note {
-    text: Text<32>,
-}
-
-impl Wire for Note {
-    const NAME: &'static str = "note";
-    const BYTES_MAX: usize = 40;
-}
-
-fn note(text: &str) -> Note {
-    Note { text: Text::fitting(text) }
-}
-
-struct Node {
-    key: SigningKey,
-    endpoint: NodeEndpoint,
-}
-
-impl Node {
-    fn address(&self) -> SocketAddr {
-        self.endpoint.local_addresses()[0]
-    }
-
-    fn node_key(&self) -> NodeKey {
-        self.key.node_key()
-    }
-}
-
-fn node() -> Node {
-    node_on(&["127.0.0.1:0"])
-}
-
-fn node_on(listen: &[&str]) -> Node {
-    node_with(listen, observer(), NodeLimits::default())
-}
-
-fn node_with(listen: &[&str], handler: Arc<dyn DatagramHandler>, limits: NodeLimits) -> Node {
-    let listen: Vec<_> = listen.iter().map(|address| address.parse().expect("an address")).collect();
-    let key = SigningKey::generate();
-    let endpoint = NodeEndpoint::bind(&listen, &key, &[ALPN], handler, limits).expect("loopback has room");
-    Node { key, endpoint }
-}
-
-fn observer() -> Arc<dyn DatagramHandler> {
-    Arc::new(ObserveResponder::new(Arc::new(AtomicU8::new(33))))
-}
-
-/// Both ends of a connection between two nodes.
-async fn meet(client: &Node, server: &Node) -> (Connection, Connection) {
-    let key = server.node_key();
-    let accept = async { server.endpoint.accept().await.expect("open").finish().await };
-    let (there, here) = tokio::join!(client.endpoint.connect(server.address(), &key, ALPN), accept);
-    (there.expect("connected"), here.expect("connected"))
-}
-
-/// A socket that speaks no QUIC.
-fn stranger() -> UdpSocket {
-    let socket = UdpSocket::bind("127.0.0.1:0").expect("loopback has room");
-    socket.set_read_timeout(Some(PATIENCE)).expect("not zero");
-    socket
-}
-
-/// The next datagram that comes to `socket`.
-async fn hear(socket: UdpSocket) -> (Vec<u8>, SocketAddr) {
-    let hear = move || {
-        let mut buffer = [0; 2048];
-        let (length, from) = socket.recv_from(&mut buffer).expect("a datagram");
-        (buffer[..length].to_vec(), from)
-    };
-    tokio::task::spawn_blocking(hear).await.expect("no panic")
-}
-
-/// Sends `count` datagrams of random kinds, lengths and contents, the same in every run.
-fn noise(to: SocketAddr, count: u32) {
-    let socket = stranger();
-    let mut state = 1u64;
-    let mut random = move || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 33) as usize
-    };
-    for number in 0..count {
-        let mut datagram: Vec<u8> = (0..random() % 1400).map(|_| random() as u8).collect();
-        let firsts = [0x0f, 0x10, 0x11, 0x12, 0x13, 0x40, 0xc0, 0xe0, 0xff];
-        if let (Some(first), true) = (datagram.first_mut(), number % 4 != 0) {
-            *first = firsts[random() % firsts.len()];
-        }
-        socket.send_to(&datagram, to).expect("sent");
-    }
 }
 
 /// Forwards the payload of each frame to whoever was heard first.

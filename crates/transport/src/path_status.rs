@@ -1,0 +1,39 @@
+//! Which way a call goes, in the words that people are shown.
+
+use std::time::Duration;
+
+/// The kind of way a call's packets take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum PathKind {
+    /// Straight, to an address that is on-link at one of this machine's interfaces.
+    Lan,
+    /// Straight.
+    Direct,
+    /// Through a relay.
+    Relay,
+    /// Through a relay, to which this side speaks TCP.
+    RelayTcp,
+}
+
+impl PathKind {
+    /// The word in events and logs.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Lan => "lan",
+            Self::Direct => "direct",
+            Self::Relay => "relay",
+            Self::RelayTcp => "relay-tcp",
+        }
+    }
+}
+
+/// Which way a call goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PathStatus {
+    /// The kind of way. While packets go both ways, the one that was settled on before.
+    pub kind: PathKind,
+    /// The direct path's round-trip time when the call moved there; `None` through a relay, where
+    /// [`Connection::rtt`](crate::Connection::rtt) tells.
+    pub rtt: Option<Duration>,
+}

@@ -1,0 +1,6 @@
+//! The crate's promises, over loopback.
+
+mod client;
+mod node;
+mod peer;
+mod support;
