@@ -32,7 +32,7 @@ check: ## format, lints, documentation, licences, known vulnerabilities; a warni
 	@scripts/install-packages check
 	@$(CARGO) fmt --all --check
 	@$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
-	@RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items --locked
+	@RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" $(CARGO) doc --workspace --no-deps --document-private-items --locked
 	@scripts/check-dependencies
 
 fuzz: ## every fuzz target for two minutes; AHOY_FUZZ_SECONDS=N for another time, AHOY_FUZZ_TARGET=NAME for one

@@ -82,8 +82,9 @@ pub struct Supernode {
     plane: Arc<Plane>,
     endpoint: Arc<NodeEndpoint>,
     overlay_address: SocketAddr,
-    /// Dropping the set ends all that runs.
-    _tasks: JoinSet<()>,
+    /// Dropping these ends all that runs.
+    tasks: JoinSet<()>,
+    overlay_task: AbortOnDrop,
 }
 
 impl std::fmt::Debug for Supernode {
@@ -109,10 +110,7 @@ impl Supernode {
         let shelf = Arc::new(Shelf::new());
         let (overlay, overlay_address, overlay_task) = start_overlay(args, &preparation, shelf.clone()).await?;
         let mut tasks = JoinSet::new();
-        tasks.spawn(async move {
-            let _abort_with_set = AbortOnDrop(overlay_task);
-            std::future::pending().await
-        });
+        let overlay_task = AbortOnDrop(overlay_task);
         let addresses = addresses(args, &endpoint, overlay_address).await?;
         let node = Arc::new(preparation.join(addresses).await?);
         let own = node.key().node_key();
@@ -137,7 +135,7 @@ impl Supernode {
         tasks.spawn(plane.clone().serve(endpoint.clone()));
         let others = plane.roster().roster.nodes_in(NodeRole::Supernode).count().saturating_sub(1);
         plane.directory.overlay.wait_for(others, GATHERING_TIME_MAX).await;
-        Ok(Self { plane, endpoint, overlay_address, _tasks: tasks })
+        Ok(Self { plane, endpoint, overlay_address, tasks, overlay_task })
     }
 
     /// Its key.
@@ -176,8 +174,8 @@ impl Supernode {
         self.plane.roster().roster.version
     }
 
-    /// Tells its clients to go, and stops.
-    pub async fn stop(self) {
+    /// Tells its clients to go, and stops. When this returns, ports and data folder are free.
+    pub async fn stop(mut self) {
         let within_ms = u32::try_from(DRAIN_TIME.as_millis()).unwrap_or(u32::MAX);
         let drain = Push::Drain { within_ms };
         let telling = self.plane.sessions.push_to_all(&drain);
@@ -186,6 +184,10 @@ impl Supernode {
         self.endpoint.close();
         // The last packets are sent by a task of the endpoint, which ends with the runtime.
         tokio::time::sleep(CLOSING_TIME).await;
+        self.tasks.shutdown().await;
+        self.overlay_task.0.abort();
+        // An error says that it was aborted.
+        let _ = (&mut self.overlay_task.0).await;
     }
 }
 

@@ -7,7 +7,6 @@
 
 mod addresses;
 mod args;
-mod backoff;
 mod error;
 mod join;
 mod kept;
@@ -20,8 +19,8 @@ pub mod testing;
 mod upkeep;
 
 pub use addresses::Addresses;
+pub use ahoy_resilience::Backoff;
 pub use args::ServeArgs;
-pub use backoff::Backoff;
 pub use error::{NodeError, RosterRefused};
 pub use join::Preparation;
 pub use metrics::MetricsServer;

@@ -3,7 +3,6 @@
 //! Both loops end only with the node. Whatever fails is tried again after a [`Backoff`].
 
 use crate::addresses::Addresses;
-use crate::backoff::{Backoff, share_of};
 use crate::error::{NodeError, RosterRefused};
 use crate::join::{now, signed_request};
 use crate::kept::{Expected, Membership};
@@ -14,6 +13,7 @@ use ahoy_login_client::{LoginClient, LoginClientError};
 use ahoy_protocol::UnixMillis;
 use ahoy_protocol::certificate::NodeCertificate;
 use ahoy_protocol::login::ROSTER_WAIT_S_MAX;
+use ahoy_resilience::{Backoff, share_of};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
