@@ -1,7 +1,7 @@
 //! What makes a record in the directory valid, and which of two wins.
 //!
 //! Supernodes and clients decide alike: a store lets in what the [`Gate`] lets through, a reader believes what the same gate
-//! lets through, and both keep the record that [`merge`] says. Beside that are the other decisions of the directory that
+//! lets through, and both keep the record that [`merge()`] says. Beside that are the other decisions of the directory that
 //! need no I/O: at which supernodes a device is at home ([`homes_for`]), what the answers of several supernodes come to
 //! ([`Tally`]), what a store keeps and for how long
 //! ([`RecordStore`]), and who has asked too often ([`TokenBucket`], [`Buckets`]).

@@ -1,5 +1,7 @@
 //! What bad input gets: one clear sentence that says what to do, exit status 1, and nothing lost. Wrong usage gets status 2.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 use ahoy_e2e::LONG;
 use ahoy_lab::{Finished, Network, Person, Process, Spot, program};
 use std::fs;
@@ -28,7 +30,8 @@ fn a_name_that_is_taken_stays_its_owners() {
     let network = Network::start(1, 1);
     let alice = network.person("alice");
     let other = network.stranger("alice", "impostor", Spot::loopback());
-    run_with_password(&other, "another-password-63-trombone", &["register", "alice", "--network", &network.link]).failed_with(&["alice", "taken"]);
+    run_with_password(&other, "another-password-63-trombone", &["register", "alice", "--network", &network.link])
+        .failed_with(&["alice", "taken"]);
     // Nothing is lost: neither the account, nor the impostor's home for another name.
     let _alice = alice.online(&[]);
     let _ = other.run(&["register", "alicia", "--network", &network.link]).succeeded();
@@ -135,11 +138,12 @@ fn a_port_in_use_is_named() {
     drop(holder);
     let holder = UdpSocket::bind("127.0.0.1:0").unwrap();
     let udp = holder.local_addr().unwrap().to_string();
+    let port = holder.local_addr().unwrap().port().to_string();
     for program in ["ahoy-supernode", "ahoy-relay"] {
         let data = folder.path().join(program).to_str().unwrap().to_owned();
         let token = network.node_token();
         let args = ["serve", "--network", &network.link, "--token", &token, "--data", &data, "--listen", &udp];
-        run(program, &args).failed_with(&[&udp, "in use"]);
+        run(program, &args).failed_with(&[&port, "in use"]);
     }
 }
 
@@ -196,7 +200,7 @@ fn a_data_folder_in_use_is_not_used_twice() {
     run("ahoy-relay", &args.iter().map(String::as_str).collect::<Vec<_>>()).failed_with(&[data.to_str().unwrap(), "use"]);
     let alice = network.person("alice");
     let _online = alice.online(&[]);
-    alice.run(&["online"]).failed_with(&["use"]);
+    alice.run(&["online"]).failed_with(&[alice.home.to_str().unwrap(), "running"]);
 }
 
 #[test]

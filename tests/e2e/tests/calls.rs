@@ -1,51 +1,14 @@
-//! Calls on loopback: how they sound, and each of the ways in which they end.
+//! Calls on loopback: each of the ways in which they begin and end.
 
-use ahoy_e2e::{GOOD_PESQ, LONG, full_size, quality, wait_for_voice};
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use ahoy_e2e::{LONG, full_size, wait_for_voice};
 use ahoy_lab::{Network, Spot, wav};
 use std::time::Duration;
 
 const ANSWER: &str = r#"{"command":"answer"}"#;
 const DECLINE: &str = r#"{"command":"decline"}"#;
 const HANG_UP: &str = r#"{"command":"hangup"}"#;
-
-#[test]
-fn speech_comes_through_in_both_directions() {
-    let network = Network::start(1, 1);
-    let (alice, bob) = (network.person("alice"), network.person("bob"));
-    let speech = wav::sample_speech();
-    let speech = speech.to_str().unwrap();
-    let (at_alice, at_bob) = (network.folder().join("at-alice.wav"), network.folder().join("at-bob.wav"));
-    let bob = bob.online(&["--auto-answer", "--play", speech, "--record", at_bob.to_str().unwrap()]);
-    let call = alice.call("bob", &["--seconds", "9", "--play", speech, "--record", at_alice.to_str().unwrap()]);
-    let finished = call.finish(LONG).succeeded();
-    let ended = bob.wait_for("ended", LONG);
-    assert_eq!((finished.event("ended").text("reason"), ended.text("reason")), ("hung-up", "hung-up"));
-    assert_eq!(ended.text("recording"), at_bob.to_str().unwrap());
-    for recording in [at_alice, at_bob] {
-        let quality = quality(&recording);
-        assert!(quality.pesq_wb >= GOOD_PESQ, "{}: {quality:?}", recording.display());
-    }
-    for name in ["calling", "ringing", "connected", "path", "media", "stats"] {
-        assert!(finished.events().iter().any(|event| event.is(name)), "no event {name}: {finished:#?}");
-    }
-}
-
-#[test]
-fn a_call_by_the_relay_alone_stays_there_and_sounds_as_good() {
-    let network = Network::start(1, 1);
-    let (alice, bob) = (network.person("alice"), network.person("bob"));
-    let speech = wav::sample_speech();
-    let speech = speech.to_str().unwrap();
-    let recording = network.folder().join("received.wav");
-    let bob = bob.online(&["--auto-answer", "--play", speech, "--record", recording.to_str().unwrap()]);
-    let call = alice.call("bob", &["--relay-only", "--seconds", "6", "--play", speech, "--record", "/dev/null"]);
-    let finished = call.finish(LONG).succeeded();
-    let _ = bob.wait_for("ended", LONG);
-    assert!(quality(&recording).pesq_wb >= GOOD_PESQ);
-    let paths: Vec<_> = finished.events().iter().filter(|event| event.is("path")).map(|event| event.text("kind").to_owned()).collect();
-    assert!(paths.iter().all(|path| path == "relay"), "{paths:?}");
-    assert_eq!(finished.event("connected").text("path"), "relay");
-}
 
 #[test]
 fn a_declined_call_ends_for_both_with_the_reason() {

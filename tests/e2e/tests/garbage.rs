@@ -1,5 +1,7 @@
 //! Strangers send nonsense to every socket of every program, and the network goes on serving.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 use ahoy_e2e::{LONG, full_size, wait_for_voice};
 use ahoy_lab::{Network, Process, Socket, SocketKind, sockets_of, wait_until_read};
 use std::io::Write;
@@ -128,7 +130,8 @@ fn stream_bytes(random: &mut Random) -> Vec<u8> {
         0 => random.bytes_below(4_096),
         // The beginning of a TLS handshake whose inside is nonsense.
         1 => [vec![0x16, 3, 1, 2, 0, 1, 0, 1, 252, 3, 3], random.bytes(505)].concat(),
-        2 => [b"POST /v1/register/start HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n".to_vec(), random.bytes_below(2_000)].concat(),
+        2 => [b"POST /v1/register/start HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n".to_vec(), random.bytes_below(2_000)]
+            .concat(),
         // A length prefix that promises more than anybody should keep.
         3 => [vec![0xff; 4], random.bytes_below(64)].concat(),
         _ => vec![random.byte(); 64 * 1_024],
@@ -145,7 +148,10 @@ fn mutate(bytes: &mut Vec<u8>, random: &mut Random) {
                 bytes[at] ^= 1 << random.below(8);
             }
         }),
-        _ => bytes.rotate_left(random.below(bytes.len() + 1)),
+        _ => {
+            let by = random.below(bytes.len() + 1);
+            bytes.rotate_left(by);
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! Parts of the network go away, and people go on talking.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 use ahoy_e2e::{LONG, wait_for_voice};
 use ahoy_lab::{Network, Person, Process, Spot, wav};
 use std::time::{Duration, Instant};

@@ -1,5 +1,7 @@
 //! What lies on disk: nothing that gives away a password, and nothing that others can read.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 use ahoy_lab::{Network, PASSWORD};
 use std::fs;
 use std::os::unix::fs::MetadataExt;

@@ -1,5 +1,7 @@
 //! Sound files: all the usual ones play, the rest are refused with a reason.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 use ahoy_e2e::{LONG, full_size};
 use ahoy_lab::{Network, wav};
 use std::fs;
@@ -49,7 +51,18 @@ fn a_file_that_cannot_be_played_is_refused_before_anybody_is_called() {
     with_byte("channels.wav", 22, &[0, 0]);
     with_byte("rate.wav", 24, &[0, 0, 0, 0]);
     with_byte("bits.wav", 34, &[7, 0]);
-    let names = ["missing.wav", "text.wav", "nothing.wav", "empty.wav", "torn.wav", "folder.wav", "compressed.wav", "channels.wav", "rate.wav", "bits.wav"];
+    let names = [
+        "missing.wav",
+        "text.wav",
+        "nothing.wav",
+        "empty.wav",
+        "torn.wav",
+        "folder.wav",
+        "compressed.wav",
+        "channels.wav",
+        "rate.wav",
+        "bits.wav",
+    ];
     for name in names {
         let finished = alice.call("bob", &["--seconds", "1", "--play", file(name).to_str().unwrap()]).finish(LONG);
         println!("{name}: {}", finished.stderr.join(" "));

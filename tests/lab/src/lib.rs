@@ -10,6 +10,7 @@ mod namespaces;
 mod network;
 mod process;
 mod programs;
+mod quiet;
 mod sockets;
 pub mod wav;
 
@@ -19,4 +20,5 @@ pub use namespaces::{Lab, Nat, Router, Skipped, in_namespace, lab_or_skip};
 pub use network::{Network, Node, PASSWORD, Person, Plan, Spot};
 pub use process::{Finished, Process};
 pub use programs::program;
+pub use quiet::{alone, best_of_tries};
 pub use sockets::{Socket, SocketKind, sockets_of, wait_until_read};

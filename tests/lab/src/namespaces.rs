@@ -43,12 +43,15 @@ pub enum Nat {
     RandomPorts,
 }
 
-/// A router between a client's network and the internet.
-#[derive(Debug, Clone)]
+/// A router between clients' network and the internet.
+#[derive(Debug)]
 pub struct Router {
     namespace: String,
     /// Its public address.
     pub ip: Ipv4Addr,
+    /// The first three numbers of the addresses behind it.
+    subnet: String,
+    clients: u8,
 }
 
 /// The namespaces of one test.
@@ -58,6 +61,7 @@ pub struct Lab {
     namespaces: Vec<String>,
     hosts: u8,
     networks: u8,
+    has_equal_networks: bool,
     /// What each host's own link adds to the way, in milliseconds; `None`: a bridge without a delay.
     delay_ms: Option<f64>,
     switch: Option<Process>,
@@ -108,7 +112,7 @@ impl Lab {
             }
         }
         let prefix = format!("ahoy-{}-{}", std::process::id(), LABS.fetch_add(1, Ordering::Relaxed));
-        let mut lab = Self { prefix, namespaces: Vec::new(), hosts: 0, networks: 0, delay_ms, switch: None };
+        let mut lab = Self { prefix, namespaces: Vec::new(), hosts: 0, networks: 0, has_equal_networks: false, delay_ms, switch: None };
         lab.try_namespace("inet").map_err(Skipped)?;
         if lab.delay_ms.is_none() {
             let inet = lab.inet();
@@ -129,27 +133,46 @@ impl Lab {
         Spot { namespace: Some(namespace), ip: ip.into() }
     }
 
+    /// Gives all networks behind routers the same private addresses from here on, as so many homes have them.
+    pub fn make_networks_equal(&mut self) {
+        self.has_equal_networks = true;
+    }
+
     /// A client in a network of its own, and the router that stands between it and the internet.
     ///
     /// # Panics
     /// If the system refuses.
     #[must_use]
     pub fn behind_nat(&mut self, name: &str, nat: Nat) -> (Spot, Router) {
-        let router = self.namespace(&format!("{name}-router"));
-        let client = self.namespace(name);
-        let ip = self.plug_in(&router, "wan");
+        let namespace = self.namespace(&format!("{name}-router"));
+        let ip = self.plug_in(&namespace, "wan");
         self.networks += 1;
-        let subnet = format!("192.168.{}", 10 + self.networks);
-        run("ip", &["-n", &router, "link", "add", "lan", "type", "veth", "peer", "name", "eth0", "netns", &client]);
-        run("ip", &["-n", &router, "address", "add", &format!("{subnet}.1/24"), "dev", "lan"]);
-        run("ip", &["-n", &router, "link", "set", "lan", "up"]);
-        run("ip", &["-n", &client, "address", "add", &format!("{subnet}.2/24"), "dev", "eth0"]);
+        let subnet = if self.has_equal_networks { "192.168.1".to_owned() } else { format!("192.168.{}", 10 + self.networks) };
+        run("ip", &["-n", &namespace, "link", "add", "lan", "type", "bridge"]);
+        run("ip", &["-n", &namespace, "address", "add", &format!("{subnet}.1/24"), "dev", "lan"]);
+        run("ip", &["-n", &namespace, "link", "set", "lan", "up"]);
+        run("ip", &["netns", "exec", &namespace, "sysctl", "-qw", "net.ipv4.ip_forward=1"]);
+        nft(&namespace, &translation(nat));
+        let mut router = Router { namespace, ip, subnet, clients: 0 };
+        (self.neighbour(name, &mut router), router)
+    }
+
+    /// One more client in the network behind `router`.
+    ///
+    /// # Panics
+    /// If the system refuses.
+    #[must_use]
+    pub fn neighbour(&mut self, name: &str, router: &mut Router) -> Spot {
+        let client = self.namespace(name);
+        router.clients += 1;
+        let port = format!("lan{}", router.clients);
+        let ip = format!("{}.{}", router.subnet, 1 + router.clients);
+        run("ip", &["-n", &router.namespace, "link", "add", &port, "type", "veth", "peer", "name", "eth0", "netns", &client]);
+        run("ip", &["-n", &router.namespace, "link", "set", &port, "master", "lan", "up"]);
+        run("ip", &["-n", &client, "address", "add", &format!("{ip}/24"), "dev", "eth0"]);
         run("ip", &["-n", &client, "link", "set", "eth0", "up"]);
-        run("ip", &["-n", &client, "route", "add", "default", "via", &format!("{subnet}.1")]);
-        run("ip", &["netns", "exec", &router, "sysctl", "-qw", "net.ipv4.ip_forward=1"]);
-        nft(&router, &translation(nat));
-        let address = format!("{subnet}.2").parse::<Ipv4Addr>().expect("it is an address");
-        (Spot { namespace: Some(client), ip: IpAddr::V4(address) }, Router { namespace: router, ip })
+        run("ip", &["-n", &client, "route", "add", "default", "via", &format!("{}.1", router.subnet)]);
+        Spot { namespace: Some(client), ip: IpAddr::V4(ip.parse().expect("it is an address")) }
     }
 
     /// Lets no UDP pass between the networks behind two routers any more. Relays are not touched.

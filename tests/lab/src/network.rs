@@ -39,7 +39,9 @@ impl Spot {
             enter(&mut command, namespace);
         }
         // No terminal colours and no log level of the person who runs the tests.
-        command.env("NO_COLOR", "1").env_remove("RUST_LOG");
+        command.env("NO_COLOR", "1").env_remove("RUST_LOG").env_remove("AHOY_LOG");
+        // Whoever runs the tests is neither listened to nor has to listen: a machine without sound devices.
+        command.env("PULSE_SERVER", "unix:/nonexistent").env("ALSA_CONFIG_PATH", "/dev/null");
         command
     }
 }
@@ -101,7 +103,8 @@ impl Network {
         let mut network = Self { link, login: Some(login), supernodes: Vec::new(), relays: Vec::new(), plan, folder };
         let plan = network.plan.clone();
         // All are started before the first is waited for.
-        let supernodes: Vec<_> = plan.supernodes.iter().enumerate().map(|(i, spot)| network.spawn_node("supernode", i, spot, &[])).collect();
+        let supernodes: Vec<_> =
+            plan.supernodes.iter().enumerate().map(|(i, spot)| network.spawn_node("supernode", i, spot, &[])).collect();
         let relays: Vec<_> = plan.relays.iter().enumerate().map(|(i, spot)| network.spawn_node("relay", i, spot, &[])).collect();
         network.supernodes = supernodes.into_iter().map(Node::serving).collect();
         network.relays = relays.into_iter().map(Node::serving).collect();
@@ -234,7 +237,7 @@ pub struct Person {
 }
 
 impl Person {
-    /// The command `ahoy --home HOME` with `args`, with the password in its environment and a temporary folder without sound devices.
+    /// The command `ahoy --home HOME` with `args`, with the password in its environment.
     #[must_use]
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = self.spot.command(&program("ahoy"));

@@ -85,7 +85,12 @@ fn entries(pid: u32, table: &str) -> Vec<Entry> {
 fn entry(line: &str) -> Option<Entry> {
     let columns: Vec<_> = line.split_whitespace().collect();
     let waiting_bytes = u64::from_str_radix(columns.get(4)?.split_once(':')?.1, 16).ok()?;
-    Some(Entry { local: address(columns.get(1)?)?, listening: *columns.get(3)? == TCP_LISTEN, waiting_bytes, inode: columns.get(9)?.parse().ok()? })
+    Some(Entry {
+        local: address(columns.get(1)?)?,
+        listening: *columns.get(3)? == TCP_LISTEN,
+        waiting_bytes,
+        inode: columns.get(9)?.parse().ok()?,
+    })
 }
 
 /// `0100007F:1F90`: words of 32 bits in this machine's byte order, and the port.

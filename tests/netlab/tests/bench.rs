@@ -1,5 +1,7 @@
 //! The figures of `docs/benchmarks.md`: `make bench`. Nothing here is asserted but that the calls work.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 use ahoy_lab::{Event, Lab, Nat, Network, Person, Plan, Process, Spot, lab_or_skip, wav};
 use std::collections::BTreeMap;
 use std::path::Path;

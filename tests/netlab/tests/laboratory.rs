@@ -1,5 +1,7 @@
 //! The laboratory itself: what it emulates is what the other tests take it for.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 use ahoy_lab::{Capture, Lab, Nat, Router, Spot, in_namespace, lab_or_skip};
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
