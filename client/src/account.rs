@@ -5,11 +5,13 @@ use crate::sessions::publish_once;
 use ahoy_directory::{Gate, choose_user};
 use ahoy_identity::{ChainError, SigningKey};
 use ahoy_login_client::{LoginClient, LoginClientError, NewDevice, SignedIn};
+use ahoy_protocol::certificate::DeviceCertificate;
 use ahoy_protocol::directory::Response;
 use ahoy_protocol::login::Credentials;
 use ahoy_protocol::record::{Record, USER_STATEMENT_LIFE, UserRecord, UserStatement};
-use ahoy_protocol::{DeviceKey, List, Name, NetworkLink, NodeKey, UnixMillis, WireError};
+use ahoy_protocol::{DeviceKey, List, Name, NetworkLink, NodeKey, Signed, UnixMillis, WireError};
 use ahoy_transport::{ClientEndpoint, TransportError};
+use std::collections::BTreeSet;
 use std::time::SystemTime;
 use thiserror::Error;
 
@@ -123,6 +125,19 @@ fn merge_newer(account: &mut Account, user: &SigningKey, epoch: u32, newer: &Use
     if known.user != user.user_key() {
         return Ok(false);
     }
+    // Another device that signed in at the same time may have written of this one already.
+    let own = account.keys.signing.device_key();
+    if known.devices.iter().any(|device| device.device() == own) {
+        account.record = newer.clone();
+        return Ok(true);
+    }
+    // What it knows and the login server's answer of a moment ago did not is kept.
+    let listed: BTreeSet<DeviceKey> = device_keys(&account.credentials.devices)?.into_iter().collect();
+    let further = newer.devices.iter().filter(|signed| {
+        let device = signed.claims().ok().and_then(|certificate| certificate.statement.claims().ok());
+        device.is_some_and(|statement| !listed.contains(&statement.device) && known.devices.iter().any(|d| d.device() == statement.device))
+    });
+    account.credentials.devices = List::first_of(account.credentials.devices.iter().chain(further).cloned().collect::<Vec<_>>());
     account.record = user_record(&account.name, user, epoch, &account.credentials, &known.mailboxes, known.seq)?;
     Ok(true)
 }
@@ -137,19 +152,21 @@ fn user_record(
     above_seq: u64,
 ) -> Result<UserRecord, AccountError> {
     let now = UnixMillis::from(SystemTime::now());
-    let keys: Vec<DeviceKey> = credentials
-        .devices
-        .iter()
-        .map(|certificate| Ok(certificate.claims()?.statement.claims()?.device))
-        .collect::<Result<_, WireError>>()?;
+    // Numbered by the login server's time, so that of two devices that sign in together the later, which knows of both, wins.
+    let issued = credentials.device.claims()?.issued;
     let statement = UserStatement {
         name: name.clone(),
         epoch,
-        seq: now.0.max(above_seq.saturating_add(1)),
-        devices: List::first_of(keys),
+        seq: issued.0.min(now.0).max(above_seq.saturating_add(1)),
+        devices: List::first_of(device_keys(&credentials.devices)?),
         mailboxes: List::first_of(mailboxes.iter().copied()),
         issued: now,
         not_after: now.plus(USER_STATEMENT_LIFE),
     };
     Ok(UserRecord { certificate: credentials.user.clone(), statement: user.sign(&statement)?, devices: credentials.devices.clone() })
+}
+
+/// The device keys that certificates, already checked, are about.
+fn device_keys(certificates: &[Signed<DeviceCertificate>]) -> Result<Vec<DeviceKey>, WireError> {
+    certificates.iter().map(|certificate| Ok(certificate.claims()?.statement.claims()?.device)).collect()
 }

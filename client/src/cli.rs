@@ -15,10 +15,13 @@ use std::io::{IsTerminal, Read};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use tokio::io::{AsyncBufRead, BufReader};
-use tokio::sync::{broadcast, oneshot};
+use tokio::io::BufReader;
+use tokio::sync::{Semaphore, broadcast, oneshot};
 use tracing::debug;
 use tracing_subscriber::EnvFilter;
+
+/// Commands from standard input carried out at one time; further ones wait.
+const COMMANDS_MAX: usize = 16;
 
 /// Peer-to-peer voice: sign in with a name and a password, see who is there, call.
 #[derive(Debug, Parser)]
@@ -249,7 +252,9 @@ fn computer_name() -> String {
 impl SoundArgs {
     fn media(&self) -> Result<MediaOptions, String> {
         let play = self.play.as_deref().map(read_speech).transpose().map_err(words)?.map(Arc::new);
-        Ok(MediaOptions { play, record: self.record.clone() })
+        let options = MediaOptions { play, record: self.record.clone() };
+        options.check().map_err(words)?;
+        Ok(options)
     }
 }
 
@@ -311,17 +316,25 @@ async fn serve_others(dir: PathBuf, handle: Handle) {
 
 /// Carries out commands from standard input, each in a task of its own, since a call lasts.
 async fn stdin_commands(handle: Handle, output: Output) {
-    let mut input: Box<dyn AsyncBufRead + Unpin + Send> = Box::new(BufReader::new(tokio::io::stdin()));
-    while let Ok(Some(text)) = control::next_line(&mut input).await {
-        if text.trim().is_empty() {
-            continue;
-        }
+    let mut input = BufReader::new(tokio::io::stdin());
+    let places = Arc::new(Semaphore::new(COMMANDS_MAX));
+    loop {
+        let text = match control::next_line(&mut input).await {
+            Ok(Some(text)) if text.trim().is_empty() => continue,
+            Ok(Some(text)) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+                output.tell(&Event::Warning { text: format!("not a command: {error}") });
+                continue;
+            }
+            Ok(None) | Err(_) => break,
+        };
+        let Ok(place) = places.clone().acquire_owned().await else { break };
         let handle = handle.clone();
         tokio::spawn(async move {
             let outcome = match control::parse(&text) {
                 // The events of a call are told to everybody already.
                 Ok(line) => {
-                    control::carry_out(&handle, &line, |event| {
+                    control::carry_out(&handle, &line, std::future::pending(), |event| {
                         if let Event::Online { .. } = event {
                             output.tell(event);
                         }
@@ -333,6 +346,7 @@ async fn stdin_commands(handle: Handle, output: Output) {
             if let Err(text) = outcome {
                 output.tell(&Event::Warning { text });
             }
+            drop(place);
         });
     }
     // The end of the input ends nothing: a service has none.
@@ -352,10 +366,14 @@ async fn call_command(home: Home, args: CallArgs, output: Output) -> Result<(), 
         Err(HomeError::Store(StoreError::InUse { .. })) => return delegate_call(&home, line, output).await,
         Err(error) => return Err(error.to_string()),
     };
-    // A file that cannot be read is told before anybody's telephone rings.
+    // A file that cannot be read or written is told before anybody's telephone rings.
     line.media().map_err(words)?;
+    let dir = home.path().to_owned();
     let handle = start(home, Config::default()).await?;
-    let outcome = control::call(&handle, &line, interrupt(), |event| output.tell(event)).await;
+    let outcome = tokio::select! {
+        outcome = control::call(&handle, &line, interrupt(), |event| output.tell(event)) => outcome,
+        () = serve_others(dir, handle.clone()) => Ok(()),
+    };
     handle.stop().await;
     drop(lock);
     outcome

@@ -7,7 +7,7 @@ use crate::engine::Handle;
 use crate::events::{Event, call_word, json_line};
 use crate::media::MediaOptions;
 use ahoy_audio::wav::{WavError, read_speech};
-use ahoy_protocol::{CallId, Name};
+use ahoy_protocol::Name;
 use serde::{Deserialize, Serialize};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
@@ -26,6 +26,10 @@ const SOCKET: &str = "control.sock";
 const LINE_BYTES_MAX: u64 = 16 * 1024;
 /// Most commands through the socket at once: each is a person at a terminal, or a script.
 const CONNECTIONS_MAX: usize = 16;
+
+/// How often the owner's socket is tried, and the time between: a process takes its lock two seconds at most before it listens.
+const CONNECT_TRIES_MAX: u32 = 20;
+const CONNECT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Why a command through the socket failed.
 #[derive(Debug, Error)]
@@ -91,21 +95,28 @@ impl CallLine {
     /// The sound it asks for; `None` if it asks for nothing special.
     ///
     /// # Errors
-    /// If the file to send cannot be read.
+    /// If the file to send cannot be read, or the recording cannot be written.
     pub fn media(&self) -> Result<Option<MediaOptions>, WavError> {
         if self.play.is_none() && self.record.is_none() {
             return Ok(None);
         }
         let play = self.play.as_deref().map(read_speech).transpose()?.map(Arc::new);
-        Ok(Some(MediaOptions { play, record: self.record.clone() }))
+        let options = MediaOptions { play, record: self.record.clone() };
+        options.check()?;
+        Ok(Some(options))
     }
 }
 
-/// Carries out one command on a running engine; its events go to `tell`.
+/// Carries out one command on a running engine; its events go to `tell`. A call is hung up when `interrupted` is ready.
 ///
 /// # Errors
 /// A sentence for the user.
-pub async fn carry_out(handle: &Handle, line: &Line, mut tell: impl FnMut(&Event)) -> Result<(), String> {
+pub async fn carry_out(
+    handle: &Handle,
+    line: &Line,
+    interrupted: impl Future<Output = ()>,
+    mut tell: impl FnMut(&Event),
+) -> Result<(), String> {
     match line {
         Line::Answer => handle.answer().await,
         Line::Decline => handle.decline().await,
@@ -114,7 +125,7 @@ pub async fn carry_out(handle: &Handle, line: &Line, mut tell: impl FnMut(&Event
             tell(&handle.online_event());
             Ok(())
         }
-        Line::Call(line) => call(handle, line, std::future::pending(), tell).await,
+        Line::Call(line) => call(handle, line, interrupted, tell).await,
     }
 }
 
@@ -131,8 +142,8 @@ pub async fn call(
     let to: Name = line.name.parse().map_err(|error| format!("\"{}\" is not a name: {error}", line.name))?;
     let media = line.media().map_err(|error| error.to_string())?;
     let mut events = handle.subscribe();
-    let call = handle.place(to, media, line.relay_only).await?;
-    let mut follower = Follower { word: call_word(call), call, is_connected: false };
+    let call = handle.place(to.clone(), media, line.relay_only).await?;
+    let mut follower = Follower { word: call_word(call), to, is_connected: false };
     let over = tokio::time::sleep_until(far_away());
     tokio::pin!(interrupted, over);
     let mut may_be_interrupted = true;
@@ -144,7 +155,8 @@ pub async fn call(
                         tell(&event);
                     }
                     if let (Event::Connected { .. }, Some(seconds)) = (&event, line.seconds) && follower.concerns(&event) {
-                        over.as_mut().reset(tokio::time::Instant::now() + Duration::from_secs(seconds));
+                        let at = tokio::time::Instant::now().checked_add(Duration::from_secs(seconds));
+                        over.as_mut().reset(at.unwrap_or_else(far_away));
                     }
                     if let Some(result) = follower.follow(&event) {
                         return result;
@@ -173,7 +185,7 @@ fn far_away() -> tokio::time::Instant {
 /// Follows one call among all events.
 struct Follower {
     word: String,
-    call: CallId,
+    to: Name,
     is_connected: bool,
 }
 
@@ -198,8 +210,8 @@ impl Follower {
     fn follow(&mut self, event: &Event) -> Option<Result<(), String>> {
         match event {
             // Two people who call each other have one call, the other's.
-            Event::Incoming { call, .. } if !self.is_connected => {
-                debug!(ours = ?self.call, theirs = call, "both called");
+            Event::Incoming { call, from } if !self.is_connected && from == self.to.as_str() => {
+                debug!(ours = self.word, theirs = call, "both called");
                 self.word.clone_from(call);
                 None
             }
@@ -262,7 +274,12 @@ fn socket_path(folder: &std::fs::File) -> PathBuf {
 
 async fn serve_one(stream: UnixStream, handle: &Handle) -> std::io::Result<()> {
     let (read, mut write) = stream.into_split();
-    let Some(text) = next_line(&mut BufReader::new(read)).await? else { return Ok(()) };
+    let mut lines = BufReader::new(read);
+    let Some(text) = next_line(&mut lines).await? else { return Ok(()) };
+    // The asker says nothing more; its end is the end of what it asked for.
+    let gone = async {
+        let _ = next_line(&mut lines).await;
+    };
     let (told, mut events) = tokio::sync::mpsc::channel::<String>(256);
     let carrying_out = async {
         let outcome = match parse(&text) {
@@ -273,7 +290,7 @@ async fn serve_one(stream: UnixStream, handle: &Handle) -> std::io::Result<()> {
                         let _ = told.try_send(line);
                     }
                 };
-                carry_out(handle, &line, tell).await
+                carry_out(handle, &line, gone, tell).await
             }
             Err(error) => Err(error),
         };
@@ -298,7 +315,7 @@ async fn serve_one(stream: UnixStream, handle: &Handle) -> std::io::Result<()> {
 pub async fn delegate(dir: &Path, line: &Line, mut tell: impl FnMut(&str)) -> Result<Result<(), String>, ControlError> {
     let failed = |source| ControlError::Socket { dir: dir.to_owned(), source };
     let folder = std::fs::File::open(dir).map_err(failed)?;
-    let stream = UnixStream::connect(socket_path(&folder)).await.map_err(failed)?;
+    let stream = connect(&socket_path(&folder)).await.map_err(failed)?;
     let (read, mut write) = stream.into_split();
     let text = serde_json::to_string(line).map_err(|error| failed(error.into()))?;
     write.write_all(format!("{text}\n").as_bytes()).await.map_err(failed)?;
@@ -314,6 +331,18 @@ pub async fn delegate(dir: &Path, line: &Line, mut tell: impl FnMut(&str)) -> Re
     Err(ControlError::Interrupted)
 }
 
+/// Connects to the owner's socket, which may have begun a moment ago.
+async fn connect(path: &Path) -> std::io::Result<UnixStream> {
+    let mut tries = 0;
+    loop {
+        match UnixStream::connect(path).await {
+            Err(_) if tries < CONNECT_TRIES_MAX => tries += 1,
+            connected => return connected,
+        }
+        tokio::time::sleep(CONNECT_PAUSE).await;
+    }
+}
+
 /// The command in a line.
 ///
 /// # Errors
@@ -322,20 +351,29 @@ pub fn parse(text: &str) -> Result<Line, String> {
     serde_json::from_str(text).map_err(|error| format!("not a command: {error}; one looks like {{\"command\":\"call\",\"name\":\"bob\"}}"))
 }
 
-/// The next line, without its end; `None` when there are no more. A longer line than any command is an error.
+/// The next line, without its end; `None` when there are no more.
 ///
 /// # Errors
-/// The reader's, or a line over the limit.
+/// The reader's. A line longer than any command, or that is no text, is [`InvalidData`](std::io::ErrorKind::InvalidData); the next call
+/// goes on behind it.
 pub async fn next_line(reader: &mut (impl AsyncBufRead + Unpin)) -> std::io::Result<Option<String>> {
+    let invalid = |what: &str| std::io::Error::new(std::io::ErrorKind::InvalidData, what.to_owned());
     let mut line = Vec::new();
-    let read = reader.take(LINE_BYTES_MAX).read_until(b'\n', &mut line).await?;
-    if read == 0 {
-        return Ok(None);
+    let mut is_too_long = false;
+    loop {
+        let read = (&mut *reader).take(LINE_BYTES_MAX).read_until(b'\n', &mut line).await?;
+        if line.pop_if(|last| *last == b'\n').is_some() || read == 0 {
+            break match () {
+                () if is_too_long => Err(invalid("a line longer than any command")),
+                () if read == 0 && line.is_empty() => Ok(None),
+                () => String::from_utf8(line).map(Some).map_err(|_| invalid("a line that is not UTF-8")),
+            };
+        }
+        if line.len() as u64 >= LINE_BYTES_MAX {
+            is_too_long = true;
+            line.clear();
+        }
     }
-    if line.pop_if(|last| *last == b'\n').is_none() && line.len() as u64 == LINE_BYTES_MAX {
-        return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, "a line longer than any command"));
-    }
-    String::from_utf8(line).map(Some).map_err(|error| std::io::Error::new(std::io::ErrorKind::InvalidData, error))
 }
 
 #[cfg(test)]
@@ -359,8 +397,12 @@ mod tests {
 
     #[tokio::test]
     async fn lines_are_bounded() {
-        let mut long = BufReader::new(std::io::Cursor::new(vec![b'x'; 100_000]));
-        assert!(next_line(&mut long).await.is_err());
+        let long = [vec![b'x'; 100_000], b"\n\xff\nanswer".to_vec()].concat();
+        let mut long = BufReader::new(std::io::Cursor::new(long));
+        for _ in 0..2 {
+            assert_eq!(next_line(&mut long).await.expect_err("no command").kind(), std::io::ErrorKind::InvalidData);
+        }
+        assert_eq!(next_line(&mut long).await.expect("reads").as_deref(), Some("answer"));
         let mut lines = BufReader::new(std::io::Cursor::new(b"a\nb".to_vec()));
         assert_eq!(next_line(&mut lines).await.expect("reads").as_deref(), Some("a"));
         assert_eq!(next_line(&mut lines).await.expect("reads").as_deref(), Some("b"));

@@ -5,7 +5,7 @@
 
 use crate::events::{Event, call_word};
 use crate::home::{Account, Home, PinCheck};
-use crate::link::{self, LINK_QUEUE, Link, LinkEvent, LinkEventKind, Order, Shared};
+use crate::link::{self, LAST_WORDS_TIME, LINK_QUEUE, Link, LinkEvent, LinkEventKind, Order, Shared};
 use crate::lookup::{LookUpError, Person, find};
 use crate::media::{Media, MediaOptions, MediaSummary, NOTICES_MAX, Notice};
 use crate::relays::Relays;
@@ -21,6 +21,7 @@ use ahoy_protocol::record::HOMES_MAX;
 use ahoy_protocol::{CallId, DeviceKey, List, Name, NodeKey, UnixMillis};
 use ahoy_transport::{ClientEndpoint, Connection, PathStatus, TransportError};
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use thiserror::Error;
@@ -183,7 +184,8 @@ pub async fn start(home: Arc<Home>, mut account: Account, config: Config) -> Res
     let sessions = Sessions::start(endpoint.clone(), home.clone(), account, roster, signals, warnings);
     let relays = Relays::new(endpoint.clone(), sessions.clone());
     let (link_events, links) = mpsc::channel(LINK_QUEUE);
-    let shared = Shared { endpoint, sessions: sessions.clone(), relays, events: link_events };
+    let (alive, speakers) = mpsc::channel(1);
+    let shared = Shared { endpoint, sessions: sessions.clone(), relays, events: link_events, alive: Some(alive) };
     let (commands, queue) = mpsc::channel(QUEUE_MAX);
     let (done, results) = mpsc::channel(QUEUE_MAX);
     let (notices, noticed) = mpsc::channel(NOTICES_MAX);
@@ -197,6 +199,7 @@ pub async fn start(home: Arc<Home>, mut account: Account, config: Config) -> Res
         events: events.clone(),
         done,
         notices,
+        speakers,
         inputs: Inputs { commands: queue, sealed, warned, links, results, noticed },
     };
     tokio::spawn(engine.run());
@@ -247,6 +250,8 @@ struct Engine {
     events: broadcast::Sender<Event>,
     done: mpsc::Sender<Done>,
     notices: mpsc::Sender<(CallId, Notice)>,
+    /// Ends when nobody has anything to say any more.
+    speakers: mpsc::Receiver<Infallible>,
     inputs: Inputs,
 }
 
@@ -267,7 +272,16 @@ struct Call {
     media_with: Option<DeviceKey>,
     media: Option<Media>,
     summary: MediaSummary,
-    path_task: Option<tokio::task::JoinHandle<()>>,
+    path_task: Option<AbortOnDrop>,
+}
+
+/// A task that ends when nobody waits for it any more.
+struct AbortOnDrop(tokio::task::JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// A device on the other side.
@@ -275,6 +289,7 @@ struct Party {
     device: VerifiedDevice,
     homes: Vec<NodeKey>,
     secret: CallSecret,
+    inviting: Option<AbortOnDrop>,
     link: Option<Link>,
     connected: Option<(Connection, watch::Receiver<PathStatus>)>,
 }
@@ -299,15 +314,7 @@ impl Call {
     }
 
     fn path(&self, device: Option<&DeviceKey>) -> Option<PathStatus> {
-        Some(self.parties.get(device?)?.connected.as_ref()?.1.borrow().clone())
-    }
-}
-
-impl Drop for Call {
-    fn drop(&mut self) {
-        if let Some(task) = &self.path_task {
-            task.abort();
-        }
+        Some(*self.parties.get(device?)?.connected.as_ref()?.1.borrow())
     }
 }
 
@@ -343,8 +350,10 @@ impl Engine {
     }
 
     async fn stop(&mut self) {
-        self.desk.hang_up(Instant::now());
+        self.desk.leave(Instant::now());
         self.carry_out_effects().await;
+        self.shared.alive = None;
+        let _ = timeout(LAST_WORDS_TIME, self.speakers.recv()).await;
         self.shared.sessions.stop().await;
         self.shared.endpoint.close();
         let _ = timeout(CLOSING_TIME, self.shared.endpoint.closed()).await;
@@ -407,13 +416,32 @@ impl Engine {
                 let caller = Caller { name: received.user.name, user: received.user.user, device: received.device.device() };
                 let mut call = Call::new(now, self.config.media.clone(), false);
                 let homes = invitation.homes.to_vec();
-                let party = Party { device: received.device, homes, secret: invitation.secret, link: None, connected: None };
+                let party =
+                    Party { device: received.device, homes, secret: invitation.secret, inviting: None, link: None, connected: None };
                 call.parties.insert(caller.device, party);
                 call.invitation = Some(invitation);
+                let before = self.desk.current();
                 self.calls.insert(received.call, call);
                 self.desk.handle_invite(now, received.call, caller);
+                self.inherit(before, received.call);
             }
             kind => self.desk.handle_signal(now, received.call, received.device.device(), &kind),
+        }
+    }
+
+    /// When two people call each other, the call that stands is to the user the one that he placed: with its sound, and its privacy.
+    fn inherit(&mut self, before: Option<CallId>, now: CallId) {
+        if self.desk.current() != Some(now) {
+            return;
+        }
+        let Some(old) = before.filter(|before| *before != now).and_then(|before| self.calls.get(&before)) else { return };
+        if old.invitation.is_some() {
+            return;
+        }
+        let (media_options, relay_only) = (old.media_options.clone(), old.relay_only);
+        if let Some(call) = self.calls.get_mut(&now) {
+            call.media_options = media_options;
+            call.relay_only = relay_only;
         }
     }
 
@@ -460,7 +488,7 @@ impl Engine {
         let now = Instant::now();
         match done {
             Done::Found { call, found, relays, took } => self.handle_found(now, call, found, relays, took),
-            Done::NotDelivered { call, device } => self.desk.handle_peer_lost(now, call, device),
+            Done::NotDelivered { call, device } => self.desk.handle_undelivered(now, call, device),
         }
     }
 
@@ -489,7 +517,7 @@ impl Engine {
         for (device, homes) in person.devices {
             let key = device.device();
             let secret = CallSecret(ahoy_identity::random());
-            call.parties.insert(key, Party { device, homes, secret, link: None, connected: None });
+            call.parties.insert(key, Party { device, homes, secret, inviting: None, link: None, connected: None });
             devices.push(key);
         }
         self.desk.handle_found(now, id, &devices);
@@ -545,6 +573,9 @@ impl Engine {
                     && let Some(media) = call.media.take()
                 {
                     call.summary = media.stop().await;
+                    if let Some(text) = call.summary.warning.take() {
+                        self.tell(Event::Warning { text });
+                    }
                 }
             }
             Effect::Event(event) => self.tell_desk_event(event),
@@ -568,30 +599,34 @@ impl Engine {
     fn invite(&mut self, id: CallId, device: DeviceKey) {
         let (shared, done) = (self.shared.clone(), self.done.clone());
         let account = shared.sessions.account();
-        let Some(call) = self.calls.get(&id) else { return };
-        let Some(party) = call.parties.get(&device) else { return };
+        let Some(call) = self.calls.get_mut(&id) else { return };
+        let relays = List::first_of(call.relays.iter().copied());
+        let Some(party) = call.parties.get_mut(&device) else { return };
         let invitation = Invitation {
             caller: account.name.clone(),
             callee: party.device.name().clone(),
             secret: party.secret,
             homes: List::first_of(shared.sessions.live().iter().map(|session| session.node)),
-            relays: List::first_of(call.relays.iter().copied()),
+            relays,
             candidates: List::default(),
         };
         let (to, homes) = (party.device.clone(), party.homes.clone());
-        tokio::spawn(async move {
+        let inviting = tokio::spawn(async move {
             let kind = SignalKind::Invite(invitation);
             if !deliver(&shared.sessions, id, &to, homes, kind, INVITE_TRIES_MAX).await {
                 let _ = done.send(Done::NotDelivered { call: id, device }).await;
             }
         });
+        party.inviting = Some(AbortOnDrop(inviting));
     }
 
     fn signal(&mut self, call: CallId, device: DeviceKey, kind: SignalKind) {
-        let sessions = self.shared.sessions.clone();
+        let shared = self.shared.clone();
         let Some(party) = self.party(call, device) else { return };
+        // What is said now is the last word: no invitation may follow it.
+        party.inviting = None;
         let (to, homes) = (party.device.clone(), party.homes.clone());
-        tokio::spawn(async move { deliver(&sessions, call, &to, homes, kind, 1).await });
+        tokio::spawn(async move { deliver(&shared.sessions, call, &to, homes, kind, 1).await });
     }
 
     fn join_caller(&mut self, id: CallId, device: DeviceKey) {
@@ -683,7 +718,7 @@ impl Engine {
         let setup_ms = in_millis(call.since.elapsed());
         let _ = events.send(Event::Connected { call: call_word(id), with: with.to_string(), path, setup_ms });
         if let Some((_, watched)) = call.parties.get(&device).and_then(|party| party.connected.clone()) {
-            call.path_task = Some(tokio::spawn(tell_paths(id, watched, events)));
+            call.path_task = Some(AbortOnDrop(tokio::spawn(tell_paths(id, watched, events))));
         }
     }
 }
@@ -692,7 +727,7 @@ impl Engine {
 async fn tell_paths(call: CallId, mut watched: watch::Receiver<PathStatus>, events: broadcast::Sender<Event>) {
     let mut told = None;
     loop {
-        let status = watched.borrow_and_update().clone();
+        let status = *watched.borrow_and_update();
         if told != Some(status.kind) {
             told = Some(status.kind);
             let event = Event::Path { call: call_word(call), kind: status.kind.as_str().to_owned(), rtt_ms: rtt_ms(&status) };

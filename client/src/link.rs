@@ -13,12 +13,14 @@ use ahoy_protocol::datagram::Side;
 use ahoy_protocol::directory::Request;
 use ahoy_protocol::ids::CallSecret;
 use ahoy_protocol::invitation::{Invitation, SignalKind};
-use ahoy_protocol::peer::PeerMessage;
+use ahoy_protocol::peer::{Candidate, PeerMessage};
 use ahoy_protocol::{CallId, DeviceKey, List, NodeKey, UnixMillis};
 use ahoy_transport::{ClientEndpoint, Connection, PathStatus, Peer, PeerSetup, RecvStream, SendStream, TransportError, receive, send};
+use std::convert::Infallible;
 use std::time::{Duration, SystemTime};
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tracing::{debug, info};
 
@@ -27,7 +29,7 @@ const MEET_TIME: Duration = Duration::from_secs(12);
 /// How long the other side has to say who it is.
 const HELLO_TIME: Duration = Duration::from_secs(5);
 /// How long the last words may take to be delivered.
-const LAST_WORDS_TIME: Duration = Duration::from_millis(800);
+pub const LAST_WORDS_TIME: Duration = Duration::from_millis(800);
 /// Orders and events waiting: a call has a handful of each.
 pub const LINK_QUEUE: usize = 32;
 /// Relays tried one after the other.
@@ -95,6 +97,8 @@ pub struct Shared {
     pub relays: Relays,
     /// Where links report.
     pub events: mpsc::Sender<LinkEvent>,
+    /// Held by whatever still has something to say, so that the end can wait for it.
+    pub alive: Option<mpsc::Sender<Infallible>>,
 }
 
 /// Why a link is not there.
@@ -225,7 +229,7 @@ async fn run(
         return report(LinkEventKind::Lost(error.to_string())).await;
     }
     report(LinkEventKind::Connected { connection: connection.clone(), path: peer.path() }).await;
-    let mut talk = Talk { shared, call, expected, leg: Some(leg), peer, outgoing, has_probed: false };
+    let mut talk = Talk { shared, call, expected, leg: Some(leg), peer, outgoing, has_probed: false, gathering: None };
     let lost = match talk.catch_up(waiting).await {
         Ok(()) => talk.serve(&mut orders, incoming, &connection).await,
         Err(error) => Some(error.to_string()),
@@ -246,13 +250,12 @@ async fn greet(
 ) -> Result<(), LinkError> {
     let account = shared.sessions.account();
     let hello = PeerMessage::Hello { call, user: account.credentials.user.clone(), device: account.credentials.device.clone() };
-    send(outgoing, &hello).await?;
+    say(outgoing, &hello).await?;
     let greeting = timeout(HELLO_TIME, receive(incoming)).await.map_err(|_| LinkError::Stranger)??;
     let Some(PeerMessage::Hello { call: theirs, user, device }) = greeting else { return Err(LinkError::Stranger) };
     let roster = shared.sessions.roster();
     let gate = Gate { network: &account.network, roster: &roster };
-    let now = UnixMillis::from(SystemTime::now());
-    let (_, device) = gate.network.verify_pair(&user, &device, now).map_err(|_| LinkError::Stranger)?;
+    let (_, device) = signals::check_pair(&gate, UnixMillis::from(SystemTime::now()), &user, &device).map_err(|_| LinkError::Stranger)?;
     let is_expected = theirs == call && device.device() == expected.device() && device.user() == expected.user();
     if is_expected { Ok(()) } else { Err(LinkError::Stranger) }
 }
@@ -266,6 +269,7 @@ struct Talk<'a> {
     peer: Peer,
     outgoing: SendStream,
     has_probed: bool,
+    gathering: Option<JoinHandle<Vec<Candidate>>>,
 }
 
 impl Talk<'_> {
@@ -292,8 +296,17 @@ impl Talk<'_> {
                 },
                 message = messages.recv() => match message {
                     Some(message) => self.hear(message).await,
-                    None => break Some(connection.closed().await.to_string()),
+                    // Without its control stream a connection is of no use; a last word has been heard by now.
+                    None => {
+                        connection.close(1, "control stream ended");
+                        break Some("the other side ended the conversation".to_owned());
+                    }
                 },
+                candidates = gathered(&mut self.gathering) => {
+                    if let Err(error) = self.exchange(candidates).await {
+                        break Some(error.to_string());
+                    }
+                }
                 gone = leg_gone(&mut self.leg), if self.leg.is_some() => if gone {
                     // The direct path, if there is one, goes on without.
                     info!("the relay has gone");
@@ -317,16 +330,23 @@ impl Talk<'_> {
 
     async fn carry_out(&mut self, order: Order) -> Result<(), TransportError> {
         match order {
-            Order::Tell(message) => send(&mut self.outgoing, &message).await,
-            Order::ExchangeAddresses if self.has_probed => Ok(()),
+            Order::Tell(message) => say(&mut self.outgoing, &message).await,
             Order::ExchangeAddresses => {
-                self.has_probed = true;
-                let candidates = gather(&self.shared.endpoint, &self.shared.sessions).await;
-                send(&mut self.outgoing, &PeerMessage::Candidates(List::first_of(candidates))).await?;
-                self.peer.start_probing();
+                if !self.has_probed {
+                    self.has_probed = true;
+                    let (endpoint, sessions) = (self.shared.endpoint.clone(), self.shared.sessions.clone());
+                    // An observer that has just died takes its time, in which the other side must be heard.
+                    self.gathering = Some(tokio::spawn(async move { gather(&endpoint, &sessions).await }));
+                }
                 Ok(())
             }
         }
+    }
+
+    async fn exchange(&mut self, candidates: Vec<Candidate>) -> Result<(), TransportError> {
+        say(&mut self.outgoing, &PeerMessage::Candidates(List::first_of(candidates))).await?;
+        self.peer.start_probing();
+        Ok(())
     }
 
     /// Closes once the last words have been delivered.
@@ -340,6 +360,23 @@ impl Talk<'_> {
         };
         let _ = timeout(LAST_WORDS_TIME, delivered).await;
         connection.close(0, "over");
+    }
+}
+
+/// Says something. A peer that does not read is given up.
+async fn say(outgoing: &mut SendStream, message: &PeerMessage) -> Result<(), TransportError> {
+    timeout(HELLO_TIME, send(outgoing, message)).await.map_err(|_| TransportError::TimedOut { what: "the other side to listen" })?
+}
+
+/// This device's addresses, once they are known.
+async fn gathered(gathering: &mut Option<JoinHandle<Vec<Candidate>>>) -> Vec<Candidate> {
+    match gathering {
+        Some(task) => {
+            let candidates = task.await.unwrap_or_default();
+            *gathering = None;
+            candidates
+        }
+        None => std::future::pending().await,
     }
 }
 

@@ -19,9 +19,12 @@ pub enum LookUpError {
     /// Nobody has the name.
     #[error("nobody is called {0} on this network; check the spelling")]
     Unknown(Name),
-    /// A supernode refused.
+    /// All supernodes are busy.
     #[error("the supernodes are busy; try again in a moment")]
     Busy,
+    /// The supernodes refuse this device.
+    #[error("the supernodes refuse this device: {0}; if this computer's clock is right, sign in again")]
+    Refused(String),
 }
 
 /// Somebody, as the directory has him and his signatures prove.
@@ -46,10 +49,16 @@ pub struct Person {
 /// # Errors
 /// See [`LookUpError`].
 pub async fn find(sessions: &Sessions, name: &Name) -> Result<Person, LookUpError> {
-    match sessions.request(Request::Find(name.clone())).await {
+    // A supernode that has just begun, or that lies, knows nobody: another is asked before that is believed.
+    let is_good = |response: &Response| match response {
+        Response::Found(found) => read(sessions, name, found).is_some_and(|person| !person.devices.is_empty()),
+        _ => false,
+    };
+    match sessions.request_until(Request::Find(name.clone()), is_good).await {
         Some(Response::Found(found)) => read(sessions, name, &found).ok_or_else(|| LookUpError::Unknown(name.clone())),
         Some(Response::Busy { .. }) => Err(LookUpError::Busy),
-        Some(_) | None => Err(LookUpError::NoSupernode),
+        Some(Response::Refused(reason)) => Err(LookUpError::Refused(reason.to_string())),
+        Some(_) | None => Err(sessions.last_refusal().map_or(LookUpError::NoSupernode, LookUpError::Refused)),
     }
 }
 

@@ -18,7 +18,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 use thiserror::Error;
 use tokio::sync::mpsc;
-use tracing::{debug, warn};
+use tracing::debug;
 
 /// Datagrams waiting for the thread: five seconds of voice. When it is full, the newest is dropped; nothing is played that late.
 const DATAGRAMS_MAX: usize = 256;
@@ -56,6 +56,23 @@ pub struct MediaOptions {
     pub record: Option<PathBuf>,
 }
 
+impl MediaOptions {
+    /// Sees to it that the recording can be written, before anybody's telephone rings.
+    ///
+    /// # Errors
+    /// As [`WavWriter::create`].
+    pub fn check(&self) -> Result<(), WavError> {
+        let Some(wanted) = &self.record else { return Ok(()) };
+        let name = free_name(wanted);
+        WavWriter::create(&name).map(drop)?;
+        // What was only a try leaves nothing behind; if it cannot be removed, the recording gets the next number.
+        if name.is_file() {
+            let _ = std::fs::remove_file(&name);
+        }
+        Ok(())
+    }
+}
+
 /// What the engine is told while a call runs.
 #[derive(Debug)]
 pub enum Notice {
@@ -81,6 +98,8 @@ pub struct MediaSummary {
     pub stats: Stats,
     /// The recording.
     pub recording: Option<PathBuf>,
+    /// What went wrong at the end.
+    pub warning: Option<String>,
 }
 
 /// Running sound. Dropping it stops it.
@@ -153,7 +172,8 @@ fn free_name(wanted: &Path) -> PathBuf {
     let mut name = wanted.to_owned();
     let stem = wanted.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     for number in 2..RECORDINGS_MAX {
-        if !name.exists() {
+        // A device such as /dev/null is never taken.
+        if !name.is_file() {
             break;
         }
         let extension = wanted.extension().map(|extension| format!(".{}", extension.to_string_lossy())).unwrap_or_default();
@@ -206,10 +226,10 @@ impl Worker {
             }
         }
         let stats = self.stats();
-        if let Err(error) = self.playback.finish() {
-            warn!(%error, "the recording could not be finished");
+        match self.playback.finish() {
+            Ok(()) => MediaSummary { stats, recording, warning: None },
+            Err(error) => MediaSummary { stats, recording: None, warning: Some(format!("the recording is not whole: {error}")) },
         }
-        MediaSummary { stats, recording }
     }
 
     /// Sends every block that has been captured.

@@ -96,11 +96,17 @@ impl Relays {
 
     /// The relays that this device reaches, the nearest first.
     pub async fn offers(&self) -> Vec<RelayOffer> {
-        let mut book = self.book.lock().await;
         let is_stale = |measured: &Measured| measured.at.elapsed() > MEASURED_FOR;
-        if book.measured.is_empty() || book.measured.values().any(is_stale) {
-            book.measured = self.measure(self.named().await).await;
+        let is_due = {
+            let book = self.book.lock().await;
+            book.measured.is_empty() || book.measured.values().any(is_stale)
+        };
+        if is_due {
+            // Not under the lock: another call may want a relay that is known.
+            let measured = self.measure(self.named().await).await;
+            self.book.lock().await.measured = measured;
         }
+        let book = self.book.lock().await;
         let mut offers: Vec<RelayOffer> =
             book.measured.iter().map(|(node, measured)| RelayOffer { node: *node, rtt_ms: in_millis(measured.rtt) }).collect();
         offers.sort_by_key(|offer| offer.rtt_ms);
@@ -129,8 +135,26 @@ impl Relays {
     /// # Errors
     /// See [`LegError`].
     pub async fn join(&self, node: &NodeKey, call: CallId, peer: DeviceKey) -> Result<Leg, LegError> {
+        let kept = self.book.lock().await.connections.contains_key(node);
+        let joined = self.try_join(node, call, peer).await;
+        match joined {
+            // The connection was there, and the relay was not: it may have begun anew since.
+            Err(LegError::Transport(_)) if kept => self.try_join(node, call, peer).await,
+            joined => joined,
+        }
+    }
+
+    async fn try_join(&self, node: &NodeKey, call: CallId, peer: DeviceKey) -> Result<Leg, LegError> {
         let joining = self.join_without_limit(node, call, peer);
-        timeout(JOIN_TIME, joining).await.unwrap_or(Err(LegError::Transport(TransportError::TimedOut { what: "a relay" })))
+        let joined = timeout(JOIN_TIME, joining).await.unwrap_or(Err(LegError::Transport(TransportError::TimedOut { what: "a relay" })));
+        if let Err(LegError::Transport(_)) = &joined {
+            let mut book = self.book.lock().await;
+            book.measured.remove(node);
+            if let Some(connection) = book.connections.remove(node) {
+                connection.close(0, "silent");
+            }
+        }
+        joined
     }
 
     async fn join_without_limit(&self, node: &NodeKey, call: CallId, peer: DeviceKey) -> Result<Leg, LegError> {
@@ -160,13 +184,17 @@ impl Relays {
     /// The connection with a relay, and where the relay is.
     async fn connection(&self, node: &NodeKey) -> Result<(Connection, SocketAddr), LegError> {
         let listed = self.sessions.roster().node(NodeRole::Relay, node).cloned().ok_or(LegError::Unknown)?;
-        let mut book = self.book.lock().await;
-        let address = book.measured.get(node).map(|measured| measured.address).filter(|address| listed.udp.contains(address));
-        let address = address.or_else(|| listed.udp.first().copied()).ok_or(LegError::Unknown)?;
-        if let Some(connection) = book.connections.get(node).filter(|connection| !connection.is_closed()) {
-            return Ok((connection.clone(), address));
+        let (address, kept) = {
+            let book = self.book.lock().await;
+            let address = book.measured.get(node).map(|measured| measured.address).filter(|address| listed.udp.contains(address));
+            let address = address.or_else(|| listed.udp.first().copied()).ok_or(LegError::Unknown)?;
+            (address, book.connections.get(node).filter(|connection| !connection.is_closed()).cloned())
+        };
+        if let Some(connection) = kept {
+            return Ok((connection, address));
         }
         let connection = self.endpoint.connect_node(&[address], node, ALPN).await?;
+        let mut book = self.book.lock().await;
         book.connections.retain(|_, connection| !connection.is_closed());
         book.connections.insert(*node, connection.clone());
         Ok((connection, address))

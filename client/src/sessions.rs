@@ -13,17 +13,19 @@ use ahoy_identity::Network;
 use ahoy_login_client::LoginClient;
 use ahoy_protocol::certificate::NodeRole;
 use ahoy_protocol::directory::{ALPN, Push, Request, Response, SealedSignal};
+use ahoy_protocol::login::Credentials;
 use ahoy_protocol::record::{HOMES_MAX, PRESENCE_LIFE, PresenceRecord, PresenceStatement, Record, UserRecord};
 use ahoy_protocol::roster::{Roster, RosterNode};
-use ahoy_protocol::{List, NodeKey, Signed, UnixMillis};
+use ahoy_protocol::{DeviceKey, List, NodeKey, Signed, UnixMillis};
 use ahoy_resilience::{Backoff, share_of};
 use ahoy_transport::{ClientEndpoint, Connection, TransportError, receive};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
+use thiserror::Error;
 use tokio::sync::{Notify, mpsc, watch};
-use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
@@ -50,8 +52,12 @@ const RECORD_REFRESH: Duration = Duration::from_secs(6 * 3600);
 const PUBLISH_RETRY: Duration = Duration::from_secs(5);
 /// How often the login server is asked for a newer roster; supernodes tell of one sooner.
 const ROSTER_REFRESH: Duration = Duration::from_secs(600);
-/// Half the life of a relay grant, the credential that lapses first.
-const RENEWAL: Duration = Duration::from_secs(12 * 3600);
+/// How often certificates and grant are renewed, though they live longer: a day in which the login server is away must not be noticed.
+const RENEWAL: Duration = Duration::from_secs(24 * 3600);
+/// How often it is looked whether a renewal is due.
+const RENEWAL_CHECK: Duration = Duration::from_secs(600);
+/// After this time without a supernode the user is told.
+const ABSENCE_WARNING: Duration = Duration::from_secs(10);
 /// How soon a renewal that failed is tried again.
 const RENEWAL_RETRY: Duration = Duration::from_secs(300);
 /// Longest time spent on saying that the device has gone.
@@ -65,14 +71,14 @@ pub struct Session {
     /// Where it is.
     pub address: SocketAddr,
     connection: Connection,
-    silent: Arc<std::sync::atomic::AtomicU32>,
+    silent: Arc<AtomicU32>,
 }
 
 /// The sessions of this device. Clones share them; the tasks end with [`Sessions::stop`], or when the last clone is dropped.
 #[derive(Debug, Clone)]
 pub struct Sessions {
     inner: Arc<Inner>,
-    _tasks: Arc<Tasks>,
+    tasks: Arc<Tasks>,
 }
 
 #[derive(Debug)]
@@ -103,6 +109,10 @@ struct Inner {
     warnings: mpsc::Sender<String>,
     /// Wakes the publisher.
     republish: Notify,
+    /// The user record has changed, and is to be published whatever the time.
+    is_record_new: AtomicBool,
+    /// Why the last supernode that refused this device did so; told once.
+    last_refusal: Mutex<Option<String>>,
 }
 
 #[derive(Debug)]
@@ -150,12 +160,15 @@ impl Sessions {
             signals,
             warnings,
             republish: Notify::new(),
+            is_record_new: AtomicBool::new(false),
+            last_refusal: Mutex::default(),
         });
         let mut tasks: Vec<_> = (0..HOMES_MAX).map(|slot| tokio::spawn(keep_slot(inner.clone(), slot))).collect();
         tasks.push(tokio::spawn(keep_published(inner.clone())));
         tasks.push(tokio::spawn(keep_renewed(inner.clone())));
         tasks.push(tokio::spawn(keep_roster(inner.clone())));
-        Self { inner, _tasks: Arc::new(Tasks(tasks)) }
+        tasks.push(tokio::spawn(warn_of_absence(inner.clone())));
+        Self { inner, tasks: Arc::new(Tasks(tasks)) }
     }
 
     /// The account, with the newest credentials.
@@ -188,12 +201,25 @@ impl Sessions {
         self.inner.request(request).await
     }
 
+    /// Like [`Sessions::request`], but goes on to the next supernode until an answer is good. Without a good one, it is the first that came.
+    pub async fn request_until(&self, request: Request, is_good: impl Fn(&Response) -> bool) -> Option<Response> {
+        self.inner.request_until(request, is_good).await
+    }
+
+    /// Why the last supernode that refused this device did so.
+    #[must_use]
+    pub fn last_refusal(&self) -> Option<String> {
+        lock(&self.inner.last_refusal).clone()
+    }
+
     /// Says that the device has gone, as far as that is quickly done, and ends the sessions.
     pub async fn stop(&self) {
-        let farewell = self.inner.publish_presence(&[]);
-        let _ = timeout(FAREWELL_TIME, farewell).await;
-        for task in &self._tasks.0 {
+        // First, so that none of them says the contrary afterwards.
+        for task in &self.tasks.0 {
             task.abort();
+        }
+        if !self.live().is_empty() {
+            let _ = timeout(FAREWELL_TIME, self.inner.publish_presence(&[])).await;
         }
         for session in self.live() {
             session.connection.close(0, "signed off");
@@ -226,24 +252,42 @@ fn supernodes_for(account: &Account, roster: &Roster) -> Vec<RosterNode> {
         .collect()
 }
 
+/// Why a supernode did not register this device.
+#[derive(Debug, Error)]
+enum RegisterError {
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    #[error("the supernode is busy")]
+    Busy,
+    #[error("{0}")]
+    Refused(String),
+}
+
 /// Connects to a supernode and registers there.
-async fn register(endpoint: &ClientEndpoint, account: &Account, node: &RosterNode) -> Result<Connection, TransportError> {
+async fn register(endpoint: &ClientEndpoint, account: &Account, node: &RosterNode) -> Result<Connection, RegisterError> {
     let connecting = endpoint.connect_node(&node.udp, &node.node, ALPN);
     let connection = timeout(CONNECT_TIME, connecting).await.map_err(|_| TransportError::TimedOut { what: "a supernode" })??;
-    let request = Request::Register { user: account.credentials.user.clone(), device: account.credentials.device.clone() };
-    match connection.request::<Request, Response>(&request, CONNECT_TIME).await? {
+    match connection.request::<Request, Response>(&registration(&account.credentials), CONNECT_TIME).await? {
         Response::Done => Ok(connection),
-        other => {
-            debug!(?other, "a supernode does not register this device");
+        Response::Refused(reason) => {
             connection.close(0, "not registered");
-            Err(TransportError::Refused)
+            Err(RegisterError::Refused(reason.to_string()))
+        }
+        _ => {
+            connection.close(0, "not registered");
+            Err(RegisterError::Busy)
         }
     }
+}
+
+fn registration(credentials: &Credentials) -> Request {
+    Request::Register { user: credentials.user.clone(), device: credentials.device.clone() }
 }
 
 /// Keeps one session, with one supernode after the other.
 async fn keep_slot(inner: Arc<Inner>, slot: usize) {
     let mut rosters = inner.roster.subscribe();
+    let mut unlisted = inner.roster.subscribe();
     loop {
         let Some(node) = inner.take_node(slot) else {
             // Every supernode is taken or resting: look again soon, or when there is a newer roster.
@@ -262,10 +306,20 @@ async fn keep_slot(inner: Arc<Inner>, slot: usize) {
                 let session = Session { node: node.node, address, connection, silent: Arc::default() };
                 inner.set_slot(slot, Some(session.clone()));
                 inner.succeeded(&node.node);
-                inner.listen(&session).await;
+                let current = lock(&inner.account).credentials.clone();
+                if current != account.credentials {
+                    session.register_again(&current).await;
+                }
+                tokio::select! {
+                    () = inner.listen(&session) => {}
+                    _ = unlisted.wait_for(|roster| roster.node(NodeRole::Supernode, &node.node).is_none()) => {
+                        session.connection.close(0, "not in the roster");
+                    }
+                }
                 inner.set_slot(slot, None);
                 debug!(%address, slot, "lost a supernode");
             }
+            Err(RegisterError::Refused(reason)) => inner.tell_refusal(reason),
             Err(error) => debug!(%error, slot, "cannot register at a supernode"),
         }
         inner.give_back(&node.node);
@@ -278,17 +332,24 @@ async fn keep_published(inner: Arc<Inner>) {
     let mut rosters = inner.roster.subscribe();
     let mut record_due = Instant::now();
     let mut salts = Vec::new();
+    let mut known = BTreeSet::new();
     loop {
         sleep(SETTLE_TIME).await;
-        let homes: Vec<NodeKey> = live.borrow_and_update().iter().map(|session| session.node).collect();
+        let sessions = live.borrow_and_update().clone();
+        let homes: Vec<NodeKey> = sessions.iter().map(|session| session.node).collect();
+        // A supernode that has just begun may hold nothing, and there may be no other.
+        let connections: BTreeSet<usize> = sessions.iter().map(|session| session.connection.id()).collect();
+        let is_news = !connections.is_subset(&known) || inner.is_record_new.swap(false, Ordering::Relaxed);
+        known = connections;
         let mut pause = PRESENCE_REFRESH - share_of(PRESENCE_REFRESH / 10, random_u64());
         if !homes.is_empty() {
             let current_salts = rosters.borrow_and_update().salts_at(unix_now());
-            if record_due <= Instant::now() || salts != current_salts {
+            if is_news || record_due <= Instant::now() || salts != current_salts {
                 if inner.publish_record().await {
                     record_due = Instant::now() + RECORD_REFRESH - share_of(RECORD_REFRESH / 10, random_u64());
                     salts = current_salts;
                 } else {
+                    record_due = Instant::now();
                     pause = PUBLISH_RETRY;
                 }
             }
@@ -309,16 +370,28 @@ async fn keep_published(inner: Arc<Inner>) {
 
 /// Keeps certificates and grant fresh.
 async fn keep_renewed(inner: Arc<Inner>) {
-    let mut pause = inner.until_renewal();
+    let mut retry_at = None;
     loop {
-        sleep(pause).await;
-        pause = match inner.renew().await {
-            Ok(()) => RENEWAL - share_of(RENEWAL / 10, random_u64()),
-            Err(reason) => {
+        let now = unix_now();
+        if inner.is_renewal_due(now) && retry_at.is_none_or(|at| at <= now) {
+            retry_at = None;
+            if let Err(reason) = inner.renew().await {
                 info!(%reason, "certificates could not be renewed");
-                RENEWAL_RETRY + share_of(RENEWAL_RETRY, random_u64())
+                retry_at = Some(now.plus(RENEWAL_RETRY));
             }
-        };
+        }
+        // Short sleeps: a long one stands still while a laptop is suspended.
+        sleep(RENEWAL_CHECK / 2 + share_of(RENEWAL_CHECK, random_u64())).await;
+    }
+}
+
+/// Says so if no supernode can be reached for long.
+async fn warn_of_absence(inner: Arc<Inner>) {
+    sleep(ABSENCE_WARNING).await;
+    if inner.live.borrow().is_empty() {
+        let reason = lock(&inner.last_refusal).clone();
+        let reason = reason.unwrap_or_else(|| "check this computer's network connection".to_owned());
+        let _ = inner.warnings.try_send(format!("no supernode can be reached; still trying ({reason})"));
     }
 }
 
@@ -380,14 +453,18 @@ impl Inner {
     }
 
     /// Takes what a supernode pushes, until the session ends.
-    async fn listen(&self, session: &Session) {
+    async fn listen(self: &Arc<Self>, session: &Session) {
         while let Ok(mut stream) = session.connection.accept_uni().await {
             match timeout(REQUEST_TIME, receive::<Push>(&mut stream)).await {
                 Ok(Ok(Some(Push::Deliver(sealed)))) => {
                     // Full: more signals than anybody is called. Their senders try again.
                     let _ = self.signals.try_send(sealed);
                 }
-                Ok(Ok(Some(Push::RosterVersion(version)))) => self.fetch_roster(session, version).await,
+                Ok(Ok(Some(Push::RosterVersion(version)))) => {
+                    // An invitation behind it must not wait.
+                    let (inner, session) = (self.clone(), session.clone());
+                    tokio::spawn(async move { inner.fetch_roster(&session, version).await });
+                }
                 Ok(Ok(Some(Push::Drain { within_ms }))) => {
                     debug!(within_ms, "a supernode is about to stop");
                     return;
@@ -427,26 +504,42 @@ impl Inner {
     }
 
     async fn request(&self, request: Request) -> Option<Response> {
+        self.request_until(request, |response| !matches!(response, Response::Busy { .. } | Response::Refused(_))).await
+    }
+
+    /// Asks one supernode after the other until an answer is good: the next one when the last was not, or is slow. Without a good
+    /// answer, the first of those that came.
+    async fn request_until(&self, request: Request, is_good: impl Fn(&Response) -> bool) -> Option<Response> {
         let mut live = self.live.subscribe();
         let sessions = timeout(SESSION_WAIT, live.wait_for(|sessions| !sessions.is_empty())).await.ok()?.ok()?.clone();
         let request = Arc::new(request);
-        let mut asked = JoinSet::new();
-        for (rank, session) in sessions.into_iter().enumerate() {
-            let request = request.clone();
-            asked.spawn(async move {
-                sleep(HEDGE_TIME * u32::try_from(rank).unwrap_or(0)).await;
-                session.request(&request).await
-            });
-        }
-        let mut refused = None;
-        while let Some(answer) = asked.join_next().await {
-            match answer {
-                Ok(Some(response @ (Response::Busy { .. } | Response::Refused(_)))) => refused = Some(response),
-                Ok(Some(response)) => return Some(response),
-                Ok(None) | Err(_) => {}
+        let (answered, mut answers) = mpsc::channel(HOMES_MAX);
+        let mut left = sessions.into_iter();
+        let (mut unanswered, mut fallback) = (0, None);
+        loop {
+            if let Some(session) = left.next() {
+                unanswered += 1;
+                let (request, answered) = (request.clone(), answered.clone());
+                // Not given up when another answers first: a supernode that is silent is to be noticed. It ends by its time-out.
+                tokio::spawn(async move {
+                    let answer = session.request(&request).await;
+                    let _ = answered.send(answer).await;
+                });
+            } else if unanswered == 0 {
+                return fallback;
+            }
+            tokio::select! {
+                Some(answer) = answers.recv() => {
+                    unanswered -= 1;
+                    match answer {
+                        Some(response) if is_good(&response) => return Some(response),
+                        Some(response) => fallback = fallback.or(Some(response)),
+                        None => {}
+                    }
+                }
+                () = sleep(HEDGE_TIME), if left.len() > 0 => {}
             }
         }
-        refused
     }
 
     /// Writes the presence record. True once the directory has it.
@@ -524,10 +617,16 @@ impl Inner {
             let _ = self.warnings.try_send(text);
             return;
         }
-        let before = account.record.devices.len();
-        if known.devices.len() > before {
-            let labels: Vec<String> = known.devices.iter().skip(before).map(|device| device.statement.label.to_string()).collect();
-            let text = format!("a device was added to your account: {}; if that was not you, change your password", labels.join(", "));
+        let before: BTreeSet<DeviceKey> =
+            account.record.statement.claims().map(|own| own.devices.iter().copied().collect()).unwrap_or_default();
+        let added: Vec<String> = known
+            .devices
+            .iter()
+            .filter(|device| !before.contains(&device.device()))
+            .map(|device| device.statement.label.to_string())
+            .collect();
+        if !added.is_empty() {
+            let text = format!("a device was added to your account: {}; if that was not you, change your password", added.join(", "));
             let _ = self.warnings.try_send(text);
         }
         self.update_account(|account| account.record = newer.clone());
@@ -536,13 +635,12 @@ impl Inner {
         }
     }
 
-    /// How long until the grant has half of its life behind it.
-    fn until_renewal(&self) -> Duration {
+    /// True once the grant has half of its life, or a day, behind it.
+    fn is_renewal_due(&self, now: UnixMillis) -> bool {
         let account = lock(&self.account).clone();
-        let Ok(grant) = account.network.verify_issued(&account.credentials.grant) else { return Duration::ZERO };
+        let Ok(grant) = account.network.verify_issued(&account.credentials.grant) else { return true };
         let half = grant.not_after.since(grant.issued) / 2;
-        let left = grant.issued.plus(half).since(unix_now());
-        left.min(RENEWAL)
+        now.since(grant.issued) >= half.min(RENEWAL)
     }
 
     async fn renew(&self) -> Result<(), String> {
@@ -552,8 +650,25 @@ impl Inner {
         self.home.save_credentials(&credentials).map_err(|error| error.to_string())?;
         self.adopt_roster(&credentials.roster.clone());
         self.update_account(|account| account.renew_record(&credentials));
+        let record = lock(&self.account).record.clone();
+        self.home.save_record(&record).map_err(|error| error.to_string())?;
+        let sessions = self.live.borrow().clone();
+        for session in sessions {
+            session.register_again(&credentials).await;
+        }
+        self.is_record_new.store(true, Ordering::Relaxed);
         self.republish.notify_one();
         Ok(())
+    }
+
+    /// Tells the user once why supernodes refuse this device.
+    fn tell_refusal(&self, reason: String) {
+        let mut last = lock(&self.last_refusal);
+        if last.as_ref() != Some(&reason) {
+            let text = format!("a supernode refuses this device: {reason}; if this computer's clock is right, sign in again");
+            let _ = self.warnings.try_send(text);
+            *last = Some(reason);
+        }
     }
 
     fn update_account(&self, change: impl FnOnce(&mut Account)) {
@@ -566,7 +681,7 @@ impl Inner {
 
 impl Account {
     /// Takes renewed credentials over, into the user record too: each device keeps the certificates in it fresh.
-    fn renew_record(&mut self, credentials: &ahoy_protocol::login::Credentials) {
+    fn renew_record(&mut self, credentials: &Credentials) {
         self.record.certificate = credentials.user.clone();
         let renewed = |old: &Signed<_>| {
             let device = |signed: &Signed<ahoy_protocol::certificate::DeviceCertificate>| {
@@ -581,17 +696,23 @@ impl Account {
 }
 
 impl Session {
+    /// Shows renewed certificates: a supernode ends a session when those that it began with lapse.
+    async fn register_again(&self, credentials: &Credentials) {
+        if !matches!(self.request(&registration(credentials)).await, Some(Response::Done)) {
+            self.connection.close(0, "not registered");
+        }
+    }
+
     /// Asks this supernode. `None` if it does not answer.
     async fn request(&self, request: &Request) -> Option<Response> {
-        use std::sync::atomic::Ordering::Relaxed;
         match self.connection.request(request, REQUEST_TIME).await {
             Ok(response) => {
-                self.silent.store(0, Relaxed);
+                self.silent.store(0, Ordering::Relaxed);
                 Some(response)
             }
             Err(error) => {
                 debug!(%error, address = %self.address, "a supernode does not answer");
-                if self.silent.fetch_add(1, Relaxed) + 1 >= SILENT_REQUESTS_MAX {
+                if self.silent.fetch_add(1, Ordering::Relaxed) + 1 >= SILENT_REQUESTS_MAX {
                     self.connection.close(0, "silent");
                 }
                 None

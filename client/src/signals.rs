@@ -3,11 +3,11 @@
 use crate::home::Account;
 use ahoy_directory::{Gate, RecordError};
 use ahoy_identity::VerifiedDevice;
-use ahoy_protocol::certificate::UserCertificate;
+use ahoy_protocol::certificate::{DeviceCertificate, UserCertificate};
 use ahoy_protocol::directory::SealedSignal;
 use ahoy_protocol::invitation::{SIGNAL_AGE_MAX, Signal, SignalBody, SignalKind};
 use ahoy_protocol::time::CLOCK_AHEAD_MAX;
-use ahoy_protocol::{CallId, DeviceKey, SealKey, UnixMillis, Wire};
+use ahoy_protocol::{CallId, DeviceKey, SealKey, Signed, UnixMillis, Wire};
 use thiserror::Error;
 
 /// Separates what is sealed here from whatever else is ever sealed to the key.
@@ -65,7 +65,7 @@ pub fn seal(account: &Account, now: UnixMillis, call: CallId, to: DeviceKey, to_
 pub fn open(account: &Account, gate: &Gate<'_>, now: UnixMillis, sealed: &[u8]) -> Result<Received, SignalError> {
     let plain = account.keys.seal.open(CONTEXT, sealed).ok_or(SignalError::Sealed)?;
     let signal = Signal::decode(&plain).map_err(|_| SignalError::Sealed)?;
-    let (user, device) = check_pair(gate, now, &signal)?;
+    let (user, device) = check_pair(gate, now, &signal.user, &signal.device)?;
     let body = ahoy_identity::verify(&signal.body, device.device().as_bytes()).map_err(|error| SignalError::Sender(error.to_string()))?;
     if body.to != account.keys.signing.device_key() || body.from != device.device() {
         return Err(SignalError::Misdirected);
@@ -81,8 +81,17 @@ pub fn open(account: &Account, gate: &Gate<'_>, now: UnixMillis, sealed: &[u8]) 
     Ok(Received { call: body.call, user, device, kind: body.kind })
 }
 
-fn check_pair(gate: &Gate<'_>, now: UnixMillis, signal: &Signal) -> Result<(UserCertificate, VerifiedDevice), SignalError> {
-    let pair = gate.network.verify_pair(&signal.user, &signal.device, now).map_err(|error| SignalError::Sender(error.to_string()))?;
+/// User and device that belong together, count at `now`, and are not revoked.
+///
+/// # Errors
+/// [`SignalError::Sender`].
+pub fn check_pair(
+    gate: &Gate<'_>,
+    now: UnixMillis,
+    user: &Signed<UserCertificate>,
+    device: &Signed<DeviceCertificate>,
+) -> Result<(UserCertificate, VerifiedDevice), SignalError> {
+    let pair = gate.network.verify_pair(user, device, now).map_err(|error| SignalError::Sender(error.to_string()))?;
     let revoked = |serial| gate.roster.is_revoked(serial);
     if revoked(pair.0.serial) || revoked(pair.1.certificate.serial) {
         return Err(SignalError::Sender(RecordError::Revoked.to_string()));

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 /// Begins a registration.
 pub(crate) async fn register_start(app: Arc<App>, from: NetworkPrefix, request: RegisterStart) -> Result<RegisterChallenge, Refusal> {
-    app.throttle().register(app.now(), from).map_err(slow_down)?;
+    app.throttle().register(app.now(), &request.name, from).map_err(slow_down)?;
     let existing = users::find(&mut *app.database.read().await?, &request.name).await?;
     // For a name that has a password, an answer here would let one test guesses against an old sign-in challenge, unthrottled.
     let epoch = free_epoch(existing.as_ref(), &request.name, app.now())?;
@@ -31,7 +31,7 @@ pub(crate) async fn register_start(app: Arc<App>, from: NetworkPrefix, request: 
 /// Ends a registration.
 pub(crate) async fn register_finish(app: Arc<App>, from: NetworkPrefix, request: RegisterFinish) -> Result<Credentials, Refusal> {
     let now = app.now();
-    app.throttle().register(now, from).map_err(slow_down)?;
+    app.throttle().register(now, &request.name, from).map_err(slow_down)?;
     let record = ServerSetup::accept_record(&request.opaque).map_err(|_| malformed_opaque())?;
     if request.backup.is_empty() {
         return Err(Refusal::because("the backup of the user key is empty"));
@@ -165,10 +165,11 @@ fn check_statement(
     Ok(statement)
 }
 
-/// A device belongs to one account; it can change to another only once it counts no more.
+/// A device belongs to one account for ever: nobody proves to hold the key that is added, so a device that counts no more
+/// could else be claimed under another name.
 async fn check_device_free(connection: &mut AnyConnection, name: &Name, device: &DeviceKey) -> Result<(), Refusal> {
     match users::device(connection, device).await? {
-        Some(existing) if !existing.revoked && existing.name != *name => Err(Refusal::because("the device belongs to another account")),
+        Some(existing) if existing.name != *name => Err(Refusal::because("the device belongs to another account; use another data folder")),
         _ => Ok(()),
     }
 }
@@ -205,11 +206,12 @@ async fn credentials(app: &App, user: &users::User, device: &DeviceKey, now: Uni
         device: own,
         devices: List::first_of(devices.into_iter().map(|(_, certificate)| certificate)),
         grant: app.issuer.grant(*device, now)?,
-        roster: app.roster.newest(now).await?.signed.clone(),
+        roster: app.roster.current(now).await?.signed.clone(),
     })
 }
 
-fn slow_down(wait: Duration) -> Refusal {
+/// The refusal of one who came too often.
+pub(crate) fn slow_down(wait: Duration) -> Refusal {
     // Rounded up: whoever comes back at the second it says is let in.
     let retry_after_s = u32::try_from(wait.as_millis().div_ceil(1000)).unwrap_or(u32::MAX);
     LoginError::SlowDown { retry_after_s }.into()

@@ -193,6 +193,8 @@ impl Admin {
         node.removed = true;
         node.listed = false;
         nodes::put(&mut write, &node).await?;
+        // A node may use its token again; this one would come back with it.
+        nodes::forget_tokens(&mut write, &key).await?;
         roster::revoke(&mut write, node.serial, revoked_until(now)).await?;
         roster::bump(&mut write, now).await?;
         Ok(write.commit().await?)

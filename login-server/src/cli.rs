@@ -3,6 +3,7 @@
 use crate::admin::{Admin, CoolDown};
 use crate::clock::Clock;
 use crate::error::ServeError;
+use crate::folder;
 use crate::server::{Config, Server};
 use ahoy_protocol::Name;
 use clap::{Args, Parser, Subcommand};
@@ -91,10 +92,17 @@ enum UsersCommand {
 #[derive(Debug, Args)]
 struct UserArgs {
     /// The account.
-    #[arg(value_parser = |text: &str| Name::parse(text))]
-    name: Name,
+    name: String,
     #[command(flatten)]
     data: DataArgs,
+}
+
+impl UserArgs {
+    /// A name that is none is refused like one that nobody has: both are typed by people, and read by scripts as "failed".
+    async fn open(&self) -> Result<(Admin, Name), ServeError> {
+        let name = Name::parse(&self.name).map_err(|reason| ServeError::Name { name: self.name.clone(), reason })?;
+        Ok((open(&self.data).await?, name))
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -148,7 +156,11 @@ async fn execute(command: Command) -> Result<(), ServeError> {
     match command {
         Command::Serve(args) => serve(args).await,
         Command::NodeToken { data } => {
-            print_line(&open(&data).await?.node_token().await?);
+            if !folder::holds_network(&data.data) {
+                let dir = data.data.display();
+                tracing::warn!("{dir} holds no network yet; the token is of use only if `ahoy-login serve` is given this folder");
+            }
+            print_line(&Admin::open(&data.data, Clock::default()).await?.node_token().await?);
             Ok(())
         }
         Command::Users(command) => users(command).await,
@@ -171,11 +183,18 @@ async fn users(command: UsersCommand) -> Result<(), ServeError> {
             });
             Ok(())
         }
-        UsersCommand::Disable(user) => open(&user.data).await?.disable(&user.name).await,
-        UsersCommand::Enable(user) => open(&user.data).await?.enable(&user.name).await,
+        UsersCommand::Disable(user) => {
+            let (admin, name) = user.open().await?;
+            admin.disable(&name).await
+        }
+        UsersCommand::Enable(user) => {
+            let (admin, name) = user.open().await?;
+            admin.enable(&name).await
+        }
         UsersCommand::Reset { user, now } => {
             let cool_down = if now { CoolDown::Skipped } else { CoolDown::Kept };
-            open(&user.data).await?.reset(&user.name, cool_down).await
+            let (admin, name) = user.open().await?;
+            admin.reset(&name, cool_down).await
         }
     }
 }
@@ -205,7 +224,11 @@ async fn serve(args: ServeArgs) -> Result<(), ServeError> {
     Ok(())
 }
 
+/// The accounts and nodes of a folder on which a server has run: another folder was mistyped, and must not be made.
 async fn open(data: &DataArgs) -> Result<Admin, ServeError> {
+    if !folder::holds_network(&data.data) {
+        return Err(ServeError::NoNetwork(data.data.clone()));
+    }
     Admin::open(&data.data, Clock::default()).await
 }
 

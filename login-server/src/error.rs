@@ -1,6 +1,7 @@
 //! Why the login server, or one of its commands, cannot do what it was asked: one sentence each, which says what to do.
 
 use ahoy_protocol::Name;
+use ahoy_protocol::name::NameError;
 use ahoy_store::StoreError;
 use std::io;
 use std::net::SocketAddr;
@@ -14,8 +15,10 @@ pub enum ServeError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The address to listen on.
-    #[error("cannot listen on {address}: {}", listen_advice(.source))]
+    #[error("cannot listen on {address}: {}", listen_advice(.option, .source))]
     Listen {
+        /// The option that gave it.
+        option: &'static str,
         /// The address.
         address: SocketAddr,
         /// What the system said.
@@ -41,7 +44,7 @@ pub enum ServeError {
         dir: PathBuf,
     },
     /// `--database` is none that is spoken here.
-    #[error("{0:?} is not a database address; write sqlite:PATH or postgres://USER:PASSWORD@HOST/DATABASE")]
+    #[error("{0} is not a database address; write sqlite:PATH or postgres://USER:PASSWORD@HOST/DATABASE")]
     DatabaseAddress(String),
     /// The database cannot be opened.
     #[error("cannot open the database {database}: {reason}; check that it is there and that its address (--database) is right")]
@@ -67,6 +70,17 @@ pub enum ServeError {
     /// A statement failed.
     #[error("the database could not do its work: {0}; check its disk and try again")]
     Database(String),
+    /// No server has run on the data folder.
+    #[error("{dir} holds no network; give the folder that `ahoy-login serve` uses", dir = .0.display())]
+    NoNetwork(PathBuf),
+    /// What was given for a name is none.
+    #[error("{name:?} is not a name: {reason}")]
+    Name {
+        /// What was given.
+        name: String,
+        /// What is wrong with it.
+        reason: NameError,
+    },
     /// No account has this name.
     #[error("there is no account {0}; see `ahoy-login users list`")]
     UnknownUser(Name),
@@ -84,13 +98,15 @@ impl From<sqlx::Error> for ServeError {
     }
 }
 
-fn listen_advice(error: &io::Error) -> String {
+fn listen_advice(option: &str, error: &io::Error) -> String {
     match error.kind() {
-        io::ErrorKind::AddrInUse => "the port is in use; stop the program that uses it, or give another port with --listen".into(),
-        io::ErrorKind::AddrNotAvailable => "this machine has no such address; give one of its own with --listen, or 0.0.0.0 for all".into(),
-        io::ErrorKind::PermissionDenied => {
-            format!("{error}; ports below 1024 need a privilege, so give a higher one with --listen, or grant CAP_NET_BIND_SERVICE")
+        io::ErrorKind::AddrInUse => format!("the port is in use; stop the program that uses it, or give another port with {option}"),
+        io::ErrorKind::AddrNotAvailable => {
+            format!("this machine has no such address; give one of its own with {option}, or 0.0.0.0 for all")
         }
-        _ => format!("{error}; give another address with --listen"),
+        io::ErrorKind::PermissionDenied => {
+            format!("{error}; ports below 1024 need a privilege, so give a higher one with {option}, or grant CAP_NET_BIND_SERVICE")
+        }
+        _ => format!("{error}; give another address with {option}"),
     }
 }

@@ -1,6 +1,7 @@
 //! The login server's data folder: which database it uses, and the folder's name and format.
 
 use crate::error::ServeError;
+use crate::keys;
 use ahoy_store::DataFolder;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -19,6 +20,11 @@ pub(crate) fn open(dir: &Path) -> Result<DataFolder, ServeError> {
     Ok(DataFolder::open(dir, PROGRAM, FORMAT)?)
 }
 
+/// Whether a server has run on the folder at `dir`. One that cannot be looked into counts, so that opening it says why.
+pub(crate) fn holds_network(dir: &Path) -> bool {
+    dir.join(keys::DOCUMENT).try_exists().unwrap_or(true)
+}
+
 /// Where accounts are kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -32,7 +38,7 @@ pub(crate) enum DatabaseAddress {
 impl DatabaseAddress {
     /// What somebody wrote after `--database`. A relative path counts from the working folder.
     pub(crate) fn parse(text: &str) -> Result<Self, ServeError> {
-        let wrong = || ServeError::DatabaseAddress(without_password(text));
+        let wrong = || ServeError::DatabaseAddress(shown(text));
         if let Some(path) = text.strip_prefix("sqlite:") {
             let path = path.strip_prefix("//").unwrap_or(path);
             if path.is_empty() || path.contains(':') {
@@ -59,18 +65,26 @@ impl std::fmt::Display for DatabaseAddress {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
-            Self::Postgres(url) => f.write_str(&without_password(url)),
+            Self::Postgres(url) => f.write_str(&without_password(url).unwrap_or_default()),
         }
     }
 }
 
-/// `url` as it may stand in a message.
-fn without_password(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
-    match rest.rsplit_once('@') {
+/// What somebody gave for an address, as it may stand in a message.
+fn shown(text: &str) -> String {
+    without_password(text).map_or_else(|| "what --database gives".into(), |url| format!("{url:?}"))
+}
+
+/// `url` without what may be a password. `None` for what is no URL: nobody knows where in it a password would be.
+fn without_password(url: &str) -> Option<String> {
+    let (scheme, rest) = url.split_once("://")?;
+    // Options may hold a password too, and a password that was not escaped may look like options.
+    let (rest, options) = rest.split_once('?').unwrap_or((rest, ""));
+    Some(match rest.rsplit_once('@') {
+        _ if options.contains('@') => format!("{scheme}://"),
         Some((user, host)) => format!("{scheme}://{}@{host}", user.split(':').next().unwrap_or_default()),
-        None => url.to_owned(),
-    }
+        None => format!("{scheme}://{rest}"),
+    })
 }
 
 #[cfg(test)]
@@ -89,7 +103,18 @@ mod tests {
 
     #[test]
     fn a_password_is_shown_in_no_message() {
-        let address = DatabaseAddress::parse("postgres://ann:secret@host:5432/ahoy").expect("is one");
-        assert_eq!(address.to_string(), "postgres://ann@host:5432/ahoy");
+        let shown = |text: &str| DatabaseAddress::parse(text).map_or_else(|error| error.to_string(), |address| address.to_string());
+        assert_eq!(shown("postgres://ann:secret@host:5432/ahoy"), "postgres://ann@host:5432/ahoy");
+        assert_eq!(shown("postgres://host/ahoy?user=ann&password=secret"), "postgres://host/ahoy");
+        for text in [
+            "postgres://host/ahoy?password=sec@ret",
+            "postgres://ann:sec?ret@host/ahoy",
+            "postgres://ann:x@sec?ret@host/ahoy",
+            "host=host password=secret",
+            "mysql://ann:secret@host/ahoy?password=secret",
+        ] {
+            let shown = shown(text);
+            assert!(!shown.contains("sec") && !shown.contains("ret"), "{shown}");
+        }
     }
 }

@@ -88,7 +88,7 @@ async fn wait_for_roster(app: &App, uri: &Uri) -> Result<RosterReply, Refusal> {
     let wait = Duration::from_secs(query(uri, "wait")?.unwrap_or(0).min(ROSTER_WAIT_S_MAX));
     let mut follow = app.roster.follow();
     let mut stopping = app.stopping.clone();
-    let newest = app.roster.newest(app.now()).await?;
+    let newest = app.roster.current(app.now()).await?;
     if newest.version != since {
         return Ok(RosterReply { roster: Some(newest.signed.clone()) });
     }

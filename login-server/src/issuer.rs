@@ -15,8 +15,9 @@ use std::time::Duration;
 pub(crate) const CERTIFICATE_LIFE: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Life of a node's certificate, which the node renews at half of it.
 pub(crate) const NODE_CERTIFICATE_LIFE: Duration = DAY;
-/// Life of a grant, which the device renews with its certificates.
-pub(crate) const GRANT_LIFE: Duration = DAY;
+/// Life of a grant, which the device renews daily: that of a roster, so that calls go on over relays for as long as the network
+/// can do without its login server.
+pub(crate) const GRANT_LIFE: Duration = ROSTER_LIFE;
 /// What a relay grants one device each way: 16 calls at the highest bitrate, or one file at a fair speed.
 const GRANT_KBIT_PER_S: u32 = 4096;
 

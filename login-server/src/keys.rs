@@ -16,7 +16,7 @@ const ISSUING: &str = "issuing.key";
 const OPAQUE: &str = "opaque.setup";
 const TICKET: &str = "ticket.key";
 /// Written last: where it is, every key was on the disk before.
-const DOCUMENT: &str = "network.document";
+pub(crate) const DOCUMENT: &str = "network.document";
 
 /// What only the login servers of a network have.
 pub(crate) struct Keys {

@@ -1,6 +1,6 @@
 //! Supernodes and relays: how they join, and how they stay.
 
-use crate::accounts::check_time;
+use crate::accounts::{check_time, slow_down};
 use crate::database::{next_serial, nodes, roster};
 use crate::roster::has_room;
 use crate::state::{App, Refusal};
@@ -8,7 +8,7 @@ use crate::throttle::NetworkPrefix;
 use ahoy_identity::{sha256, verify};
 use ahoy_protocol::certificate::NodeRole;
 use ahoy_protocol::login::{EnrolNode, LoginError, NodeCredentials, NodeRequest, RenewNode};
-use ahoy_protocol::{Signed, UnixMillis};
+use ahoy_protocol::{NodeKey, Signed, UnixMillis};
 use sqlx::AnyConnection;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,11 +19,17 @@ pub(crate) fn token_hash(token: &str) -> [u8; 32] {
 }
 
 /// Makes a node part of the network.
-pub(crate) async fn enrol(app: Arc<App>, _from: NetworkPrefix, enrol: EnrolNode) -> Result<NodeCredentials, Refusal> {
+pub(crate) async fn enrol(app: Arc<App>, from: NetworkPrefix, enrol: EnrolNode) -> Result<NodeCredentials, Refusal> {
     let now = app.now();
+    app.throttle().node(now, from).map_err(slow_down)?;
     let request = check_request(&app, &enrol.request, now)?;
+    let token = token_hash(&enrol.token);
+    // Asked before there is a write: a stranger's guess must not wait in line with those who write.
+    if !nodes::may_use_token(&mut *app.database.read().await?, &token, &request.node).await? {
+        return Err(LoginError::Token.into());
+    }
     let mut write = app.database.write().await?;
-    if !nodes::use_token(&mut write, &token_hash(&enrol.token), &request.node).await? {
+    if !nodes::use_token(&mut write, &token, &request.node).await? {
         return Err(LoginError::Token.into());
     }
     let existing = nodes::find(&mut write, &request.node).await?.filter(|node| !node.removed);
@@ -34,14 +40,23 @@ pub(crate) async fn enrol(app: Arc<App>, _from: NetworkPrefix, enrol: EnrolNode)
 }
 
 /// Renews the certificate and the addresses of a node.
-pub(crate) async fn renew(app: Arc<App>, _from: NetworkPrefix, renew: RenewNode) -> Result<NodeCredentials, Refusal> {
+pub(crate) async fn renew(app: Arc<App>, from: NetworkPrefix, renew: RenewNode) -> Result<NodeCredentials, Refusal> {
     let now = app.now();
+    app.throttle().node(now, from).map_err(slow_down)?;
     let request = check_request(&app, &renew.request, now)?;
+    // Asked before there is a write, as above; asked again inside it, since the node may have been removed in between.
+    enrolled(&mut *app.database.read().await?, &request.node).await?;
     let mut write = app.database.write().await?;
-    let existing = nodes::find(&mut write, &request.node).await?.filter(|node| !node.removed).ok_or(LoginError::UnknownNode)?;
+    let existing = enrolled(&mut write, &request.node).await?;
     let node = take(&mut write, request, Some(existing), now).await?;
     write.commit().await?;
     credentials(&app, &node, now).await
+}
+
+/// The node with this key, if it is part of the network.
+async fn enrolled(connection: &mut AnyConnection, node: &NodeKey) -> Result<nodes::Node, Refusal> {
+    let node = nodes::find(connection, node).await?.filter(|node| !node.removed);
+    node.ok_or(LoginError::UnknownNode.into())
 }
 
 /// Writes what a node says of itself, and changes the roster if that differs from what it has.

@@ -38,6 +38,15 @@ impl RosterKeeper {
         Self { database, issuer, current: watch::Sender::new(None), building: tokio::sync::Mutex::new(()) }
     }
 
+    /// The newest roster that this process has heard of: no older than the last poll, and no work for the database.
+    pub(crate) async fn current(&self, now: UnixMillis) -> Result<Arc<Current>, Refusal> {
+        let current = self.current.borrow().clone();
+        match current {
+            Some(current) => Ok(current),
+            None => self.newest(now).await,
+        }
+    }
+
     /// The newest roster, read from the database where another process may have changed it.
     pub(crate) async fn newest(&self, now: UnixMillis) -> Result<Arc<Current>, Refusal> {
         let _one = self.building.lock().await;

@@ -81,9 +81,10 @@ impl Server {
     pub async fn start(config: Config) -> Result<Self, ServeError> {
         let folder = folder::open(&config.data)?;
         let lock = folder.lock()?;
-        let listener = listen(config.listen)?;
-        let local_addr = listener.local_addr().map_err(|source| ServeError::Listen { address: config.listen, source })?;
-        let metrics_listener = config.metrics.map(listen).transpose()?;
+        let listener = listen("--listen", config.listen)?;
+        let local_addr =
+            listener.local_addr().map_err(|source| ServeError::Listen { option: "--listen", address: config.listen, source })?;
+        let metrics_listener = config.metrics.map(|address| listen("--metrics", address)).transpose()?;
         let metrics_addr = metrics_listener.as_ref().and_then(|listener| listener.local_addr().ok());
         let keys = Keys::load_or_make(&folder, config.clock.now())?;
         let link = network_link(&config, local_addr, &keys)?;
@@ -142,8 +143,8 @@ impl Drop for Server {
     }
 }
 
-fn listen(address: SocketAddr) -> Result<TcpListener, ServeError> {
-    TcpListener::bind(address).map_err(|source| ServeError::Listen { address, source })
+fn listen(option: &'static str, address: SocketAddr) -> Result<TcpListener, ServeError> {
+    TcpListener::bind(address).map_err(|source| ServeError::Listen { option, address, source })
 }
 
 fn network_link(config: &Config, local_addr: SocketAddr, keys: &Keys) -> Result<NetworkLink, ServeError> {

@@ -3,9 +3,12 @@
 mod common;
 
 use ahoy_identity::SigningKey;
-use ahoy_login_client::{LoginClient, LoginClientError};
+use ahoy_login::admin::CoolDown;
+use ahoy_login_client::{LoginClient, LoginClientError, SignedIn};
+use ahoy_protocol::UnixMillis;
 use ahoy_protocol::login::LoginError;
 use ahoy_protocol::record::DEVICES_MAX;
+use ahoy_protocol::time::DAY;
 use common::{Device, Network, PASSWORD, WRONG_PASSWORD, name, refusal, register, sign_in};
 
 #[tokio::test]
@@ -102,13 +105,15 @@ async fn a_disabled_account_is_refused_and_revoked_until_it_is_enabled() {
     assert_eq!(refusal(client.renew(&device.key).await), LoginError::Disabled);
     assert_eq!(refusal(sign_in(&client, "bob", PASSWORD).await), LoginError::Disabled);
     assert_eq!(refusal(sign_in(&client, "bob", WRONG_PASSWORD).await), LoginError::Credentials, "it tells who does not know the password");
-    let roster = client.roster(0, 0).await.expect("answers").expect("is there");
+    let before = registered.credentials.roster.claims().expect("reads").version;
+    let roster = client.roster(before, 30).await.expect("answers").expect("a newer one comes");
     let roster = client.network().verify_roster(&roster, network.clock.now()).expect("holds");
     assert!(roster.is_revoked(serial));
 
     network.admin().await.enable(&name("bob")).await.expect("enables");
-    let renewed = client.renew(&device.key).await.expect("renews");
-    let roster = client.network().verify_roster(&renewed.roster, network.clock.now()).expect("holds");
+    client.renew(&device.key).await.expect("renews");
+    let roster = client.roster(roster.version, 30).await.expect("answers").expect("a newer one comes");
+    let roster = client.network().verify_roster(&roster, network.clock.now()).expect("holds");
     assert!(!roster.is_revoked(serial));
     sign_in(&client, "bob", PASSWORD).await.expect("signs in");
 }
@@ -118,13 +123,13 @@ async fn a_reset_name_is_free_after_a_day_with_the_next_epoch_and_without_the_ol
     let network = Network::start().await;
     let client = network.client().await;
     let (old_device, old) = register(&client, "bob").await;
-    network.admin().await.reset(&name("bob"), ahoy_login::admin::CoolDown::Kept).await.expect("resets");
+    network.admin().await.reset(&name("bob"), CoolDown::Kept).await.expect("resets");
     assert_eq!(refusal(client.renew(&old_device.key).await), LoginError::UnknownDevice);
     assert_eq!(refusal(sign_in(&client, "bob", PASSWORD).await), LoginError::Credentials);
     let too_early = client.register(&name("bob"), PASSWORD, &Device::generate().new_device()).await.expect_err("is refused");
     assert!(too_early.to_string().contains("24 h"), "{too_early}");
 
-    network.admin().await.reset(&name("bob"), ahoy_login::admin::CoolDown::Skipped).await.expect("resets");
+    network.admin().await.reset(&name("bob"), CoolDown::Skipped).await.expect("resets");
     let (_, new) = register(&client, "bob").await;
     assert_eq!(new.epoch, old.epoch + 1);
     assert_ne!(new.user.user_key(), old.user.user_key());
@@ -195,6 +200,42 @@ async fn only_devices_of_accounts_renew() {
     let network = Network::start().await;
     let client = network.client().await;
     assert_eq!(refusal(client.renew(&SigningKey::generate()).await), LoginError::UnknownDevice);
+}
+
+#[tokio::test]
+async fn a_device_that_signs_in_again_keeps_its_serial_until_it_is_revoked() {
+    let network = Network::start().await;
+    let client = network.client().await;
+    let (device, registered) = register(&client, "bob").await;
+    let serial = |signed_in: &SignedIn| signed_in.credentials.device.claims().expect("reads").serial;
+    let again = client.sign_in(&name("bob"), PASSWORD, &device.new_device()).await.expect("signs in");
+    assert_eq!(again.credentials.devices.len(), 1);
+    assert_eq!(serial(&again), serial(&registered));
+
+    network.admin().await.reset(&name("bob"), CoolDown::Skipped).await.expect("resets");
+    let anew = client.register(&name("bob"), PASSWORD, &device.new_device()).await.expect("registers");
+    assert_ne!(serial(&anew), serial(&registered), "its certificate is revoked from the start");
+}
+
+#[tokio::test]
+async fn a_grant_holds_for_a_week_without_the_login_server() {
+    let network = Network::start().await;
+    let client = network.client().await;
+    let (device, registered) = register(&client, "bob").await;
+    let now = UnixMillis::from(std::time::SystemTime::now());
+    let holds_at = |time| client.network().verify_grant(&registered.credentials.grant, &device.key.device_key(), time).is_ok();
+    assert!(holds_at(now.plus(DAY * 7)));
+    assert!(!holds_at(now.plus(DAY * 9)));
+}
+
+#[tokio::test]
+async fn a_device_that_counts_no_more_is_nobody_elses() {
+    let network = Network::start().await;
+    let client = network.client().await;
+    let (device, _) = register(&client, "bob").await;
+    network.admin().await.reset(&name("bob"), CoolDown::Skipped).await.expect("resets");
+    let result = client.register(&name("alice"), PASSWORD, &device.new_device()).await.expect_err("is refused");
+    assert!(result.to_string().contains("belongs to another account"), "{result}");
 }
 
 #[tokio::test]

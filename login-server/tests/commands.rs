@@ -119,6 +119,8 @@ fn a_port_in_use_is_named() {
             "ahoy-login: cannot listen on {listen}: the port is in use; stop the program that uses it, or give another port with --listen"
         )
     );
+    let metrics = self::complaint(&run(dir.path(), &["serve", "--listen", "127.0.0.1:0", "--metrics", &listen]), 1);
+    assert!(metrics.contains(&listen) && metrics.ends_with("or give another port with --metrics"), "{metrics}");
 }
 
 #[test]
@@ -147,19 +149,35 @@ fn wrong_usage_ends_with_2_and_says_what_to_write() {
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(stderr.contains("write an address and a port, such as 0.0.0.0:7300"), "{stderr}");
     }
-    assert_eq!(run(dir.path(), &["users", "disable", "no/name"]).status.code(), Some(2));
     assert_eq!(run(dir.path(), &["nonsense"]).status.code(), Some(2));
 }
 
 #[test]
 fn what_is_not_there_is_named() {
     let dir = tempfile::tempdir().expect("temporary folder");
+    assert_eq!(Served::start(dir.path(), &["--listen", "127.0.0.1:0"]).stop("-TERM"), Some(0));
     assert!(complaint(&run(dir.path(), &["users", "disable", "nobody"]), 1).contains("there is no account nobody"));
+    let malformed = complaint(&run(dir.path(), &["users", "disable", "no/name"]), 1);
+    assert!(malformed.starts_with("ahoy-login: \"no/name\" is not a name: "), "{malformed}");
     assert!(complaint(&run(dir.path(), &["nodes", "remove", "abc"]), 1).contains("there is no node abc"));
     let database = complaint(&run(dir.path(), &["serve", "--listen", "127.0.0.1:0", "--database", "mysql://a:b@c/d"]), 1);
     assert!(database.contains("\"mysql://a@c/d\" is not a database address; write sqlite:PATH"), "{database}");
     let host = complaint(&run(dir.path(), &["serve", "--listen", "127.0.0.1:0", "--public-host", "a b"]), 1);
     assert!(host.contains("--public-host"), "{host}");
+}
+
+#[test]
+fn a_mistyped_data_folder_is_named_and_not_made() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let data = dir.path().join("data");
+    let expected = format!("ahoy-login: {} holds no network; give the folder that `ahoy-login serve` uses", data.display());
+    for args in [&["users", "list"][..], &["users", "disable", "bob"], &["nodes", "list"], &["nodes", "remove", "abc"]] {
+        assert_eq!(complaint(&run(&data, args), 1), expected);
+    }
+    assert!(!data.exists());
+    let token = run(&data, &["node-token"]);
+    assert_eq!(stdout(&token).trim().len(), 32);
+    assert!(String::from_utf8_lossy(&token.stderr).contains("holds no network yet"));
 }
 
 #[test]

@@ -57,6 +57,20 @@ async fn a_token_is_good_for_one_node_which_may_use_it_again() {
 }
 
 #[tokio::test]
+async fn a_node_that_was_removed_comes_back_with_a_new_token_only() {
+    let network = Network::start().await;
+    let client = network.client().await;
+    let key = SigningKey::generate();
+    let token = enrol(&network, &client, &key, NodeRole::Relay).await;
+    network.admin().await.remove_node(&key.node_key().to_string()).await.expect("removes");
+    let request = node_request(network.link().network, &key, NodeRole::Relay, ADDRESS);
+    assert_eq!(refusal(client.renew_node(request.clone()).await), LoginError::UnknownNode);
+    assert_eq!(refusal(client.enrol(&token, request).await), LoginError::Token);
+    enrol(&network, &client, &key, NodeRole::Relay).await;
+    assert!(is_listed(&roster(&client).await, key.node_key()));
+}
+
+#[tokio::test]
 async fn a_node_that_never_enrolled_does_not_renew() {
     let network = Network::start().await;
     let client = network.client().await;

@@ -1,12 +1,12 @@
 //! The relay's control plane: who is connected, and which leg each stream stands for.
 
-use crate::admission::{Admission, Prefix};
 use crate::data_plane::SharedForwarder;
 use crate::forwarder::{JoinError, LegRequest};
-use crate::leg::{self, LegEnd};
-use crate::limits::{ADDRESS_SWEEP_INTERVAL, BUSY_RETRY, LEGLESS_MAX, REFUSALS_PER_CONNECTION_MAX};
+use crate::leg;
+use crate::limits::{ADDRESS_SWEEP_INTERVAL, BUSY_RETRY, CONNECTIONS_MAX, CONNECTIONS_PER_PREFIX_MAX};
+use crate::standing::Standing;
 use ahoy_identity::random;
-use ahoy_node::Node;
+use ahoy_node::{Admission, Node};
 use ahoy_protocol::certificate::NodeRole;
 use ahoy_protocol::directory::ALTERNATIVES_MAX;
 use ahoy_protocol::relay::{Join, LegEvent};
@@ -42,7 +42,7 @@ pub(crate) struct Control {
     forwarder: SharedForwarder,
     /// Locked before the forwarder where both are, so that a leg that the forwarder knows is always found here.
     legs: Mutex<HashMap<u32, LegHandle>>,
-    admission: Mutex<Admission>,
+    admission: Arc<Admission>,
 }
 
 /// A leg as others reach it.
@@ -61,7 +61,8 @@ pub(crate) struct Client {
 
 impl Control {
     pub(crate) fn new(node: Arc<Node>, forwarder: SharedForwarder) -> Self {
-        Self { node, forwarder, legs: Mutex::default(), admission: Mutex::default() }
+        let admission = Admission::new(CONNECTIONS_MAX, CONNECTIONS_PER_PREFIX_MAX);
+        Self { node, forwarder, legs: Mutex::default(), admission }
     }
 
     /// Serves whoever connects, until the endpoint closes.
@@ -102,7 +103,7 @@ impl Control {
     }
 
     async fn serve(self: Arc<Self>, handshaking: Handshaking) {
-        let Some(_place) = Place::take(&self, Prefix::of(handshaking.remote_address().ip())) else { return };
+        let Some(_place) = self.admission.enter(handshaking.remote_address().ip()) else { return };
         match handshaking.finish().await {
             Ok(connection) => self.serve_connection(connection).await,
             Err(problem) => tracing::debug!(%problem, "a handshake failed"),
@@ -113,8 +114,7 @@ impl Control {
     async fn serve_connection(self: Arc<Self>, connection: Connection) {
         let client = Client { proved: connection.remote_address(), connection: connection.clone() };
         let mut streams = JoinSet::new();
-        let mut unused_until = time::Instant::now() + LEGLESS_MAX;
-        let mut refusals = 0;
+        let mut standing = Standing::new(time::Instant::now());
         loop {
             tokio::select! {
                 stream = connection.accept_bi() => match stream {
@@ -122,18 +122,13 @@ impl Control {
                     Err(_) => return,
                 },
                 Some(end) = streams.join_next() => {
-                    unused_until = time::Instant::now() + LEGLESS_MAX;
-                    match end {
-                        Ok(LegEnd::Left) => {}
-                        Ok(LegEnd::Refused) => refusals += 1,
-                        Ok(LegEnd::Misbehaved) => return connection.close(CODE_MISBEHAVED, "not a join"),
+                    match end.map(|end| standing.stream_ended(end, time::Instant::now())) {
+                        Ok(Ok(())) => {}
+                        Ok(Err(why)) => return connection.close(CODE_MISBEHAVED, why),
                         Err(problem) => tracing::error!(%problem, "a leg's task failed"),
                     }
-                    if refusals > REFUSALS_PER_CONNECTION_MAX {
-                        return connection.close(CODE_MISBEHAVED, "refused too often");
-                    }
                 }
-                () = sleep_until(unused_until), if streams.is_empty() => return connection.close(CODE_UNUSED, "no leg"),
+                () = sleep_until(standing.unused_until()), if streams.is_empty() => return connection.close(CODE_UNUSED, "no leg"),
             }
         }
     }
@@ -214,24 +209,5 @@ pub(crate) struct Leg {
 impl Drop for Leg {
     fn drop(&mut self) {
         self.control.leave(self.channel);
-    }
-}
-
-/// A connection's place among those of its prefix. Dropping it gives the place back.
-struct Place {
-    control: Arc<Control>,
-    prefix: Prefix,
-}
-
-impl Place {
-    fn take(control: &Arc<Control>, prefix: Prefix) -> Option<Self> {
-        let entered = control.admission.lock().unwrap_or_else(PoisonError::into_inner).enter(prefix);
-        entered.then(|| Self { control: control.clone(), prefix })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.control.admission.lock().unwrap_or_else(PoisonError::into_inner).leave(self.prefix);
     }
 }

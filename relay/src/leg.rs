@@ -11,9 +11,9 @@ use tokio::time::{sleep, timeout};
 /// How a stream came to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LegEnd {
-    /// There was a leg, and it is gone; or the client thought better of it.
+    /// There was a leg, and it is gone; or the client is.
     Left,
-    /// There was none.
+    /// There was none: it was refused, or not asked for.
     Refused,
     /// What came was no join, or came too late.
     Misbehaved,
@@ -23,7 +23,7 @@ pub(crate) enum LegEnd {
 pub(crate) async fn serve(control: Arc<Control>, client: Client, (mut sending, mut receiving): (SendStream, RecvStream)) -> LegEnd {
     let join = match timeout(JOIN_TIMEOUT, receive::<Join>(&mut receiving)).await {
         Ok(Ok(Some(join))) => join,
-        Ok(Ok(None)) => return LegEnd::Left,
+        Ok(Ok(None)) => return LegEnd::Refused,
         Ok(Err(_)) if client.connection.is_closed() => return LegEnd::Left,
         Ok(Err(_)) | Err(_) => return LegEnd::Misbehaved,
     };
@@ -35,7 +35,7 @@ pub(crate) async fn serve(control: Arc<Control>, client: Client, (mut sending, m
         Err(answer) => {
             tracing::debug!(?answer, "a leg was refused");
             // A client that is gone needs no answer.
-            let _ = send(&mut sending, &answer).await;
+            tell(&mut sending, &answer).await;
             LegEnd::Refused
         }
     }
@@ -45,7 +45,7 @@ pub(crate) async fn serve(control: Arc<Control>, client: Client, (mut sending, m
 async fn live(mut leg: Leg, sending: &mut SendStream, receiving: &mut RecvStream) {
     let mut told = *leg.state.borrow_and_update();
     let joined = LegEvent::Joined { channel: leg.channel, peer_present: told == LegState::Together };
-    if send(sending, &joined).await.is_err() {
+    if !tell(sending, &joined).await {
         return;
     }
     let over = sleep(LEG_LIFE_MAX);
@@ -70,15 +70,20 @@ async fn live(mut leg: Leg, sending: &mut SendStream, receiving: &mut RecvStream
             () = &mut over => LegEvent::Refused(Text::fitting("the leg has lasted its time; join again")),
         };
         let last = matches!(event, LegEvent::Refused(_));
-        let sent = tokio::select! {
-            sent = send(sending, &event) => sent.is_ok(),
+        let heard = tokio::select! {
+            told = tell(sending, &event) => told,
             // A client that does not read must not hold its leg after it left.
             () = anything(receiving) => false,
         };
-        if last || !sent {
+        if last || !heard {
             return;
         }
     }
+}
+
+/// True if the client has room for `event` before long. One that does not read must not hold what it has.
+async fn tell(sending: &mut SendStream, event: &LegEvent) -> bool {
+    matches!(timeout(JOIN_TIMEOUT, send(sending, event)).await, Ok(Ok(())))
 }
 
 /// Returns when the client says something, or ends the stream, or is gone.

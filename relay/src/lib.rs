@@ -8,7 +8,6 @@
 //! [`Forwarder`] decides. What this crate does not do: choose relays for calls, keep anything on disk beyond the node's
 //! own credentials, or look into what it forwards.
 
-mod admission;
 mod bucket;
 mod control;
 mod data_plane;
@@ -17,6 +16,7 @@ mod leg;
 pub mod limits;
 mod relay;
 mod reports;
+mod standing;
 
 pub use forwarder::{Counters, Forwarder, JoinError, Joined, LegRequest, Reason, Verdict};
 pub use relay::{Relay, RelayError};

@@ -28,11 +28,11 @@ pub const BUSY_PERCENT: u8 = 95;
 /// When to come back after a refusal.
 pub const BUSY_RETRY: Duration = Duration::from_secs(5);
 
-/// How long a client may take to say which call a stream is for.
+/// How long a client may take to say which call a stream is for, and to make room for an answer.
 pub const JOIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a connection may have no leg: clients measure relays before they choose one.
 pub const LEGLESS_MAX: Duration = Duration::from_secs(30);
-/// How long a leg may last: a day, as long as a grant. The client joins again.
+/// How long a leg may last: a day, after which the client joins again with the grant it has then.
 pub const LEG_LIFE_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// How often, for one leg, frames from another address make the relay look where the leg's connection is.

@@ -4,6 +4,7 @@ use ahoy_node::{ServeArgs, init_logging, run, until_stopped};
 use ahoy_relay::{Relay, RelayError};
 use clap::{Parser, Subcommand};
 use std::io::Write;
+use std::pin::pin;
 use std::process::ExitCode;
 
 /// Joins two legs of a call that cannot reach each other.
@@ -27,14 +28,18 @@ fn main() -> ExitCode {
 }
 
 async fn serve(args: ServeArgs) -> Result<(), RelayError> {
-    let relay = Relay::start(&args).await?;
+    let mut stopped = pin!(until_stopped());
+    let relay = tokio::select! {
+        relay = Relay::start(&args) => relay?,
+        () = &mut stopped => return Ok(()),
+    };
     let mut out = std::io::stdout();
     for address in relay.local_addresses() {
         // Who closed our standard output does not want to know.
         let _ = writeln!(out, "serving {address}");
     }
     let _ = out.flush();
-    until_stopped().await;
+    stopped.await;
     relay.stop().await;
     Ok(())
 }

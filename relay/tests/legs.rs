@@ -66,6 +66,19 @@ async fn who_is_refused_again_and_again_loses_the_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn streams_that_ask_for_nothing_do_not_keep_a_connection() {
+    let lab = Lab::new().await;
+    let alice = lab.client().await;
+    let asking = async {
+        while let Ok((mut sending, mut receiving)) = alice.connection.open_bi().await {
+            let _ = sending.finish();
+            let _ = ahoy_transport::receive::<LegEvent>(&mut receiving).await;
+        }
+    };
+    tokio::time::timeout(harness::PATIENCE, asking).await.expect("the relay has enough some time");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_leg_that_names_somebody_else_is_not_joined() {
     let lab = Lab::new().await;
     let (alice, bob, eve) = (lab.client().await, lab.client().await, lab.client().await);

@@ -81,6 +81,33 @@ async fn a_link_with_another_key_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_lost_or_damaged_certificate_is_renewed_without_a_token() {
+    let network = Network::new().await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let relay = network.relay(folder.path(), Some(&network.token().await)).await.expect("the token is good");
+    let key = relay.node().key().node_key();
+    relay.stop().await;
+    let credentials = folder.path().join("credentials.bin");
+    std::fs::write(&credentials, b"not credentials").expect("the file is there");
+    network.relay(folder.path(), None).await.expect("the login server knows the key").stop().await;
+    std::fs::remove_file(&credentials).expect("the file is there");
+    let relay = network.relay(folder.path(), None).await.expect("the login server knows the key");
+    assert_eq!(relay.node().key().node_key(), key);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_networks_link_leaves_the_folder_as_it_is() {
+    let (network, other) = (Network::new().await, Network::new().await);
+    let folder = tempfile::tempdir().expect("a folder");
+    network.relay(folder.path(), Some(&network.token().await)).await.expect("the token is good").stop().await;
+    other.relay(folder.path(), Some("not-a-token")).await.expect_err("nobody let it in there");
+    other.relay(folder.path(), None).await.expect_err("nobody let it in there");
+    let args = network.args(folder.path(), None);
+    network.server.stop().await;
+    Relay::start(&args).await.expect("the folder still has all it needs of the first network");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn it_hears_of_other_relays_and_of_its_own_removal() {
     let network = Network::new().await;
     let (first, second) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));

@@ -9,6 +9,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
 use std::process::{Output, Stdio};
 use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::net::TcpListener;
 use tokio::process::Command;
 use tokio::time::timeout;
 
@@ -28,6 +29,18 @@ async fn it_says_where_it_serves_and_ends_with_status_0_when_told_to() {
     let address: SocketAddr = line.strip_prefix("serving ").expect("its word").parse().expect("an address");
     assert_ne!(address.port(), 0);
 
+    let id = relay.id().expect("it runs").to_string();
+    assert!(Command::new("kill").args(["-TERM", &id]).status().await.expect("kill is there").success());
+    assert!(timeout(PATIENCE, relay.wait()).await.expect("in time").expect("it ends").success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_can_be_stopped_while_it_starts() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let silent = TcpListener::bind(any_port()).await.expect("a free port");
+    let link = format!("ahoy://{}#{}", silent.local_addr().expect("it is bound"), "a".repeat(32));
+    let mut relay = serve(&link, folder.path(), any_port()).kill_on_drop(true).spawn().expect("it starts");
+    let _connection = timeout(PATIENCE, silent.accept()).await.expect("it asks the login server").expect("a connection");
     let id = relay.id().expect("it runs").to_string();
     assert!(Command::new("kill").args(["-TERM", &id]).status().await.expect("kill is there").success());
     assert!(timeout(PATIENCE, relay.wait()).await.expect("in time").expect("it ends").success());

@@ -3,6 +3,7 @@
 use ahoy_directory::{Buckets, Rate};
 use ahoy_protocol::ids::DeviceKey;
 use std::time::{Duration, Instant};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// Requests of one connection. A client asks a few times a minute; a supernode that hands on the signals of all its clients
 /// is what this has to leave room for.
@@ -10,8 +11,14 @@ pub(crate) const REQUEST_RATE: Rate = Rate { per_s: 100.0, burst: 300 };
 /// Look-ups and publications of one connection, each of which asks some twenty questions of other supernodes. At a start a
 /// client looks up its contacts, a few at a time.
 pub(crate) const WALK_RATE: Rate = Rate { per_s: 10.0, burst: 60 };
+/// Connections from one address prefix (IPv4 /24, IPv6 /48): a university, not a flood. Loopback is free of it.
+pub(crate) const CONNECTIONS_PER_PREFIX_MAX: usize = 512;
 /// Requests that are answered at a time. Each may hold a record and a few dozen answers, some 100 KB.
-pub(crate) const REQUESTS_MAX: usize = 1024;
+const REQUESTS_MAX: usize = 1024;
+/// Answers at a time that are on their way to those who have said who they are: two for each of a quarter of all devices.
+const ANSWERS_MAX: usize = 4096;
+/// Answers at a time that are on their way to those who have not. A roster is up to 192 KiB, so these are below 100 MB.
+const ANSWERS_TO_STRANGERS_MAX: usize = 512;
 
 /// Signals of one device to anybody: a call to a user with twelve devices is up to 48, answers and cancellations included.
 const SENDER_RATE: Rate = Rate { per_s: 5.0, burst: 60 };
@@ -21,6 +28,45 @@ const PAIR_RATE: Rate = Rate { per_s: 1.5, burst: 20 };
 const SENDERS_MAX: usize = 20_000;
 /// Pairs whose signals are counted at a time.
 const PAIRS_MAX: usize = 100_000;
+
+/// Counts what is being done for all askers together.
+#[derive(Debug)]
+pub(crate) struct Work {
+    requests: Semaphore,
+    answers: Semaphore,
+    answers_to_strangers: Semaphore,
+}
+
+impl Work {
+    pub(crate) fn new() -> Self {
+        Self {
+            requests: Semaphore::new(REQUESTS_MAX),
+            answers: Semaphore::new(ANSWERS_MAX),
+            answers_to_strangers: Semaphore::new(ANSWERS_TO_STRANGERS_MAX),
+        }
+    }
+
+    /// Room to work on one more request, if there is any.
+    pub(crate) fn begin_request(&self) -> Option<SemaphorePermit<'_>> {
+        self.requests.try_acquire().ok()
+    }
+
+    /// Room to send one more answer, if there is any. Strangers who take none leave room for others.
+    pub(crate) fn begin_answer(&self, to_stranger: bool) -> Option<SemaphorePermit<'_>> {
+        let answers = if to_stranger { &self.answers_to_strangers } else { &self.answers };
+        answers.try_acquire().ok()
+    }
+
+    /// Requests that there is room for.
+    pub(crate) fn requests_free(&self) -> usize {
+        self.requests.available_permits()
+    }
+
+    /// How much of the room for requests is taken.
+    pub(crate) fn load_percent(&self) -> usize {
+        100 * REQUESTS_MAX.saturating_sub(self.requests_free()) / REQUESTS_MAX
+    }
+}
 
 /// Counts signals.
 #[derive(Debug)]
@@ -45,6 +91,14 @@ impl Guard {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn strangers_who_take_no_answers_leave_room_for_those_who_are_known() {
+        let work = Work::new();
+        let taken: Vec<_> = std::iter::from_fn(|| work.begin_answer(true)).collect();
+        assert_eq!(taken.len(), ANSWERS_TO_STRANGERS_MAX);
+        assert!(work.begin_answer(false).is_some());
+    }
 
     fn taken(guard: &mut Guard, now: Instant, to: impl Fn(u8) -> DeviceKey) -> usize {
         (0..200).filter(|n| guard.take_signal(now, DeviceKey([1; 32]), to(*n)).is_ok()).count()

@@ -4,12 +4,15 @@ use crate::overlay::{Answer, KEEPERS, Overlay, Walk};
 use crate::shelf::{Copy, Refusal, Shelf};
 use ahoy_directory::{PutError, RecordError, Tally, VerifiedRecord, Version};
 use ahoy_protocol::UnixMillis;
+use ahoy_protocol::Wire;
 use ahoy_protocol::ids::RecordKey;
 use ahoy_protocol::record::{Record, Subject};
 use futures::stream::{self, FuturesUnordered, SelectAll, StreamExt};
+use libp2p::PeerId;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use thiserror::Error;
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 /// Supernodes that must say the same for an answer to be given without further waiting, this one included.
@@ -23,6 +26,8 @@ const STORING_TIME_MAX: Duration = Duration::from_millis(1500);
 /// Keepers that have not stored a record after this long are asked whether they have a newer one: Kademlia's refusal is that no
 /// answer comes.
 const SUSPICION_TIME: Duration = Duration::from_millis(300);
+/// Different records that one look-up remembers to have verified: more would be several versions and as many forgers' attempts.
+const SEEN_MAX: usize = 8;
 /// After a majority has stored a record, the others are waited for this long, so that the next look-up finds them all agreeing.
 const STRAGGLER_TIME: Duration = Duration::from_millis(100);
 
@@ -47,6 +52,15 @@ pub(crate) struct Found {
     pub(crate) records: Vec<VerifiedRecord>,
     /// Supernodes asked, this one included.
     pub(crate) asked: u16,
+    /// False if the overlay had too much to do to look under each key.
+    pub(crate) walked: bool,
+}
+
+impl Found {
+    /// True if that nothing was found says nothing.
+    pub(crate) fn is_unasked(&self) -> bool {
+        self.records.is_empty() && !self.walked
+    }
 }
 
 /// The directory, as this supernode sees it.
@@ -66,6 +80,7 @@ impl Directory {
         let mut walks = Walks::new(walks);
         // Those that are connected are those that can answer.
         let enough = AGREEING.min(self.overlay.connected() + 1);
+        let mut seen = Seen::new(&tally);
         let mut end = start + if tally.is_empty() { LOOKUP_TIME_MAX } else { SETTLING_TIME };
         while tally.agreeing() < enough {
             let answer = tokio::select! {
@@ -73,29 +88,34 @@ impl Directory {
                 () = sleep_until(end) => None,
             };
             let Some((key, Answer { from, copy })) = answer else { break };
-            match self.shelf.check_at(now, &key, &copy.bytes) {
+            let checked = match seen.get(&copy.bytes) {
+                Some(verified) => Ok(verified),
+                None => self.shelf.check_at(now, &key, &copy.bytes),
+            };
+            match checked {
                 Ok(verified) if verified.subject() == subject => {
+                    seen.add(&copy.bytes, &verified);
                     if tally.is_empty() {
                         end = end.min(Instant::now() + SETTLING_TIME);
                     }
-                    tally.add((from, key), verified, copy.kept_until);
+                    tally.add(from, key, verified, copy.kept_until);
                 }
                 Ok(_) => {}
                 Err(refusal) => tracing::debug!(%from, %refusal, "a supernode returned a record that does not hold"),
             }
         }
         self.bring_up_to_date(now, &tally);
-        Found { asked: walks.asked().saturating_add(1), records: tally.into_records() }
+        Found { asked: walks.asked().saturating_add(1), walked: walks.all_began(), records: tally.into_records() }
     }
 
     /// Gives the highest record to whoever returned a lower one, and keeps it here if a lower one is here.
-    fn bring_up_to_date(&self, now: UnixMillis, tally: &Tally<(libp2p::PeerId, RecordKey)>) {
+    fn bring_up_to_date(&self, now: UnixMillis, tally: &Tally<PeerId, RecordKey>) {
         let Some((best, kept_until)) = tally.best() else { return };
         let keeps = tally.is_own_stale() || self.overlay.connected() < KEEPERS.get();
         if keeps && let Err(error) = self.shelf.put_until(now, best.clone(), kept_until) {
             tracing::debug!(%error, "a record that was found is not kept here");
         }
-        let Ok(bytes) = ahoy_protocol::Wire::encode(best.record()) else { return };
+        let Ok(bytes) = best.record().encode() else { return };
         for (peer, key) in tally.stale() {
             self.overlay.repair(*peer, *key, Copy { bytes: bytes.clone(), kept_until });
         }
@@ -164,10 +184,31 @@ impl Stored {
     }
 }
 
+/// The records of one subject that were verified during a look-up: most supernodes return the same bytes, under any of its keys.
+struct Seen(Vec<(Vec<u8>, VerifiedRecord)>);
+
+impl Seen {
+    /// Begins with what is kept here.
+    fn new(tally: &Tally<PeerId, RecordKey>) -> Self {
+        let own = tally.best().and_then(|(own, _)| Some((own.record().encode().ok()?, own.clone())));
+        Self(own.into_iter().collect())
+    }
+
+    fn get(&self, bytes: &[u8]) -> Option<VerifiedRecord> {
+        self.0.iter().find(|(seen, _)| seen == bytes).map(|(_, verified)| verified.clone())
+    }
+
+    fn add(&mut self, bytes: &[u8], verified: &VerifiedRecord) {
+        if self.0.len() < SEEN_MAX && self.0.iter().all(|(seen, _)| seen != bytes) {
+            self.0.push((bytes.to_vec(), verified.clone()));
+        }
+    }
+}
+
 /// The walks for the keys of one subject, taken together.
 struct Walks {
     answers: SelectAll<stream::BoxStream<'static, (RecordKey, Answer)>>,
-    asked: Vec<tokio::sync::watch::Receiver<u32>>,
+    asked: Vec<watch::Receiver<Option<u32>>>,
 }
 
 impl Walks {
@@ -181,9 +222,13 @@ impl Walks {
         Self { answers, asked }
     }
 
+    fn all_began(&self) -> bool {
+        self.asked.iter().all(|asked| asked.borrow().is_some())
+    }
+
     /// Supernodes that were asked: the walks for several keys ask mostly the same ones.
     fn asked(&self) -> u16 {
-        let most = self.asked.iter().map(|asked| *asked.borrow()).max().unwrap_or(0);
+        let most = self.asked.iter().filter_map(|asked| *asked.borrow()).max().unwrap_or(0);
         u16::try_from(most).unwrap_or(u16::MAX)
     }
 }

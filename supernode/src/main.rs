@@ -3,6 +3,7 @@
 use ahoy_supernode::{Args, StartError, Supernode};
 use clap::{Parser, Subcommand};
 use std::io::Write;
+use std::pin::pin;
 use std::process::ExitCode;
 
 /// Hosts the directory of an Ahoy network and carries invitations
@@ -26,13 +27,18 @@ fn main() -> ExitCode {
 }
 
 async fn serve(args: Args) -> Result<(), StartError> {
-    let supernode = Supernode::start(&args).await?;
+    let mut stopped = pin!(ahoy_node::until_stopped());
+    let supernode = tokio::select! {
+        supernode = Supernode::start(&args) => supernode?,
+        () = &mut stopped => return Ok(()),
+    };
+    let mut out = std::io::stdout();
     if let Some(address) = supernode.addresses().first() {
-        println!("serving {address}");
+        // Whoever started it waits for the line; if he has gone, there is nobody to tell.
+        let _ = writeln!(out, "serving {address}");
     }
-    // Whoever started it waits for the line; if he has gone, there is nobody to tell.
-    let _ = std::io::stdout().flush();
-    ahoy_node::until_stopped().await;
+    let _ = out.flush();
+    stopped.await;
     supernode.stop().await;
     Ok(())
 }

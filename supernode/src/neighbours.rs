@@ -1,5 +1,6 @@
 //! Connections to the other supernodes, by which signals are handed on: made before they are needed, and kept.
 
+use crate::sessions::PUSH_TIME_MAX;
 use ahoy_node::Backoff;
 use ahoy_protocol::certificate::NodeRole;
 use ahoy_protocol::directory::{ALPN, Request, Response};
@@ -13,7 +14,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// A neighbour that has not answered after this long is taken for dead: its connection is closed and made anew.
-const ANSWER_TIME_MAX: Duration = Duration::from_secs(2);
+const ANSWER_TIME_MAX: Duration = Duration::from_millis(2500);
+// A neighbour that waits in vain for a device still answers, and must not be taken for dead.
+const _: () = assert!(PUSH_TIME_MAX.as_millis() < ANSWER_TIME_MAX.as_millis());
 /// Connecting takes at most this long: two round trips round the world, with a loss.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(2);
 /// Neighbours whose connections are kept warm; to others one is made when it is needed.

@@ -3,13 +3,13 @@
 //! One bidirectional stream a request. A client registers first; nodes of the roster may do what their role allows. All
 //! work is bounded per connection and in all, and what is over a bound is answered with `Busy` before any cryptography.
 
-use crate::limits::{Guard, REQUEST_RATE, REQUESTS_MAX, WALK_RATE};
+use crate::limits::{Guard, REQUEST_RATE, WALK_RATE, Work};
 use crate::lookup::{Directory, Found, PublishError};
 use crate::neighbours::Neighbours;
 use crate::relays::Relays;
 use crate::sessions::{Session, Sessions};
 use ahoy_directory::{TokenBucket, homes_for};
-use ahoy_node::{Node, RosterView};
+use ahoy_node::{Admission, Node, RosterView};
 use ahoy_protocol::certificate::{DeviceCertificate, NodeRole, UserCertificate};
 use ahoy_protocol::directory::{Found as FoundMessage, Push, Request, Response, SealedSignal, role_needed};
 use ahoy_protocol::ids::{DeviceKey, NodeKey};
@@ -20,11 +20,12 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 /// Requests of one connection at a time. QUIC lets a client open no more streams; this holds where it opens and resets them.
-const STREAMS_MAX: usize = 8;
+const STREAMS_MAX: u32 = 8;
+/// The same for a supernode of the roster, which hands on the signals of all its clients, each for up to the time of a push.
+const SUPERNODE_STREAMS_MAX: u32 = 256;
 /// A request must be here this long after its stream.
 const READING_TIME_MAX: Duration = Duration::from_secs(5);
 /// And be answered this long after that: longer than the slowest look-up, of a user and then of his devices, and than a signal.
@@ -49,7 +50,8 @@ pub(crate) struct Plane {
     pub(crate) neighbours: Neighbours,
     pub(crate) relays: Mutex<Relays>,
     pub(crate) guard: Mutex<Guard>,
-    pub(crate) requests: Semaphore,
+    pub(crate) work: Work,
+    pub(crate) admission: Arc<Admission>,
     pub(crate) load_percent: Arc<AtomicU8>,
 }
 
@@ -60,7 +62,7 @@ struct Visitor {
     /// The device, once it has registered.
     device: Mutex<Option<DeviceKey>>,
     requests: Mutex<TokenBucket>,
-    /// Counts those requests that other supernodes have to work for.
+    /// Counts those requests that other supernodes have to work for, and those for a whole roster.
     walks: Mutex<TokenBucket>,
 }
 
@@ -71,6 +73,7 @@ impl Plane {
         while let Some(handshaking) = endpoint.accept().await {
             let plane = self.clone();
             visits.spawn(async move {
+                let Some(_place) = plane.admission.enter(handshaking.remote_address().ip()) else { return };
                 match handshaking.finish().await {
                     Ok(connection) => plane.visit(connection).await,
                     Err(error) => tracing::debug!(%error, "a handshake failed"),
@@ -87,9 +90,16 @@ impl Plane {
         let unregistered = tokio::time::sleep(REGISTRATION_TIME_MAX);
         tokio::pin!(unregistered);
         let mut deadline_passed = false;
+        let mut streams_max = STREAMS_MAX;
         loop {
+            // A roster that says who this is may have come later than he.
+            let allowed = self.streams_max(&visitor);
+            if allowed != streams_max {
+                visitor.connection.allow_streams(allowed);
+                streams_max = allowed;
+            }
             tokio::select! {
-                stream = visitor.connection.accept_bi(), if requests.len() < STREAMS_MAX => match stream {
+                stream = visitor.connection.accept_bi(), if requests.len() < streams_max as usize => match stream {
                     Ok((sending, receiving)) => {
                         requests.spawn(self.clone().handle_stream(visitor.clone(), sending, receiving));
                     }
@@ -110,8 +120,16 @@ impl Plane {
     }
 
     fn is_known(&self, visitor: &Visitor) -> bool {
-        let roster = self.roster();
-        visitor.device().is_some() || roster.roster.nodes.iter().any(|node| node.node == NodeKey(visitor.key))
+        visitor.device().is_some() || self.is_node(visitor)
+    }
+
+    fn is_node(&self, visitor: &Visitor) -> bool {
+        self.roster().roster.nodes.iter().any(|node| node.node == NodeKey(visitor.key))
+    }
+
+    fn streams_max(&self, visitor: &Visitor) -> u32 {
+        let supernode = self.roster().roster.node(NodeRole::Supernode, &NodeKey(visitor.key)).is_some();
+        if supernode { SUPERNODE_STREAMS_MAX } else { STREAMS_MAX }
     }
 
     async fn handle_stream(self: Arc<Self>, visitor: Arc<Visitor>, mut sending: SendStream, mut receiving: RecvStream) {
@@ -123,6 +141,8 @@ impl Plane {
                 refused(&error.to_string())
             }
         };
+        // Without an answer the asker goes elsewhere, as he would after "not now".
+        let Some(_room) = self.work.begin_answer(!self.is_known(&visitor)) else { return };
         let writing = async {
             send(&mut sending, &response).await?;
             let _ = sending.finish();
@@ -139,10 +159,11 @@ impl Plane {
         if let Err(wait) = take(&visitor.requests) {
             return Ok(Some(self.busy(visitor, wait)));
         }
-        let Ok(_permit) = self.requests.try_acquire() else { return Ok(Some(self.busy(visitor, BUSY_TIME))) };
         let reading = tokio::time::timeout(READING_TIME_MAX, receive::<Request>(receiving));
         let request = reading.await.unwrap_or(Err(TransportError::TimedOut { what: "a request" }))?;
         let Some(request) = request else { return Ok(None) };
+        // Not before the request is here: whoever opens streams and sends nothing must not take the room of others.
+        let Some(_room) = self.work.begin_request() else { return Ok(Some(self.busy(visitor, BUSY_TIME))) };
         let answering = Box::pin(self.answer(visitor, request));
         let answer = tokio::time::timeout(ANSWERING_TIME_MAX, answering).await;
         Ok(Some(answer.unwrap_or_else(|_| self.busy(visitor, BUSY_TIME))))
@@ -158,6 +179,12 @@ impl Plane {
         match request {
             Request::Register { user, device } => self.register(visitor, &user, &device),
             Request::Roster { since } => {
+                // It is by far the longest answer that a stranger can have.
+                if !self.is_node(visitor)
+                    && let Err(wait) = take(&visitor.walks)
+                {
+                    return self.busy(visitor, wait);
+                }
                 let view = self.roster();
                 Response::Roster((view.roster.version > since).then(|| view.signed.clone()))
             }
@@ -188,7 +215,7 @@ impl Plane {
         }
         match request {
             Request::Publish(record) => self.publish(visitor, record).await,
-            Request::Find(name) => Response::Found(self.find(name).await),
+            Request::Find(name) => self.find(name).await.map_or_else(|| self.busy(visitor, BUSY_TIME), Response::Found),
             Request::Signal { to, homes, sealed } => self.signal(visitor, device, to, homes, sealed).await,
             Request::Relays => {
                 let relays = self.relays.lock().unwrap_or_else(PoisonError::into_inner);
@@ -232,9 +259,13 @@ impl Plane {
         }
     }
 
-    /// The user records under a name, and the presence of the devices in them.
-    async fn find(&self, name: Name) -> FoundMessage {
+    /// The user records under a name, and the presence of the devices in them. `None` if nothing was found and there was too
+    /// much to do to ask others.
+    async fn find(&self, name: Name) -> Option<FoundMessage> {
         let found = self.directory.look_up(&Subject::User(name)).await;
+        if found.is_unasked() {
+            return None;
+        }
         let mut devices = Vec::new();
         for device in found.records.iter().flat_map(|record| record.content().devices()) {
             if !devices.contains(&device) {
@@ -244,12 +275,15 @@ impl Plane {
         devices.truncate(DEVICES_FOUND_MAX);
         let subjects: Vec<_> = devices.into_iter().map(Subject::Device).collect();
         let presence: Vec<Found> = futures::future::join_all(subjects.iter().map(|subject| self.directory.look_up(subject))).await;
+        if presence.iter().all(|found| found.records.is_empty()) && presence.iter().any(Found::is_unasked) {
+            return None;
+        }
         let asked = presence.iter().map(|found| found.asked).chain([found.asked]).max();
-        FoundMessage {
+        Some(FoundMessage {
             users: List::first_of(found.records.into_iter().filter_map(user_record)),
             presence: List::first_of(presence.into_iter().filter_map(|found| found.records.into_iter().next()).filter_map(presence_record)),
             supernodes_asked: asked.unwrap_or(1),
-        }
+        })
     }
 
     /// Carries a signal to a device, here or at the other supernodes that it named, at all of them at once.
@@ -303,8 +337,7 @@ impl Plane {
 
     /// Tells whoever asks over UDP how loaded this supernode is.
     pub(crate) fn update_load(&self, connections: usize, connections_max: usize) {
-        let requests = 100 * (REQUESTS_MAX - self.requests.available_permits().min(REQUESTS_MAX)) / REQUESTS_MAX;
-        let load = (100 * connections / connections_max.max(1)).max(requests).min(100);
+        let load = (100 * connections / connections_max.max(1)).max(self.work.load_percent()).min(100);
         self.load_percent.store(u8::try_from(load).unwrap_or(100), Ordering::Relaxed);
     }
 }

@@ -6,7 +6,7 @@ use ahoy_protocol::ids::DeviceKey;
 use ahoy_protocol::roster::Roster;
 use ahoy_transport::{Connection, TransportError, send};
 use futures::StreamExt;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use std::time::Duration;
 const SESSIONS_MAX: usize = 8000;
 /// A push that the device has not acknowledged after this long counts as not delivered: the one who waits for it has
 /// other supernodes to try.
-const PUSH_TIME_MAX: Duration = Duration::from_secs(2);
+pub(crate) const PUSH_TIME_MAX: Duration = Duration::from_secs(1);
 /// Pushes under way at a time when all devices are told something.
 const PUSHES_MAX: usize = 64;
 
@@ -63,7 +63,8 @@ impl Sessions {
 
     /// Ends the sessions that a roster revokes.
     pub(crate) fn revoke(&self, roster: &Roster) {
-        self.keep_if("the certificate was revoked", |session| !session.serials.iter().any(|serial| roster.is_revoked(*serial)));
+        let revoked: BTreeSet<u64> = roster.revoked.iter().copied().collect();
+        self.keep_if("the certificate was revoked", |session| !session.serials.iter().any(|serial| revoked.contains(serial)));
     }
 
     /// Ends the sessions whose certificates have lapsed. A client that renewed them has registered again, by the same connection.

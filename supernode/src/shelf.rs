@@ -2,13 +2,13 @@
 //!
 //! Whoever stores a record here, and by whichever plane, goes through the same gate.
 
-use ahoy_directory::{Gate, PutError, RecordError, RecordStore, Stored, Verified, VerifiedRecord};
+use ahoy_directory::{Gate, PutError, RecordError, RecordStore, Stored, Verified, VerifiedRecord, claims_of};
 use ahoy_identity::Network;
 use ahoy_node::RosterView;
-use ahoy_protocol::UnixMillis;
 use ahoy_protocol::ids::RecordKey;
 use ahoy_protocol::record::{Record, Subject};
-use ahoy_protocol::roster::Roster;
+use ahoy_protocol::{UnixMillis, Wire};
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use thiserror::Error;
 
@@ -65,9 +65,10 @@ impl Shelf {
 
     /// Goes by another network document or roster from here on.
     pub(crate) fn set_trust(&self, now: UnixMillis, trust: Trust) {
+        let revoked: BTreeSet<u64> = trust.view.roster.revoked.iter().copied().collect();
         let mut records = self.records();
         records.set_salts(&trust.view.roster.salts_at(now));
-        records.retain(|stored| counts(stored.verified(), &trust.view.roster));
+        records.retain(|stored| counts(stored.verified(), &revoked));
         *self.trust.write().unwrap_or_else(PoisonError::into_inner) = Some(trust);
     }
 
@@ -116,8 +117,19 @@ impl Shelf {
         if self.records().holds(now, key, bytes, until) {
             return Ok(());
         }
+        self.check_newer(now, bytes)?;
         let verified = self.check_at(now, key, bytes)?;
         Ok(self.put_until(now, verified, until)?)
+    }
+
+    /// Refuses what itself says that it is older than what is here, which costs no signature.
+    fn check_newer(&self, now: UnixMillis, bytes: &[u8]) -> Result<(), Refusal> {
+        let offered = Record::decode(bytes).map_err(RecordError::from)?;
+        let (subject, version) = claims_of(&offered).map_err(RecordError::from)?;
+        match self.records().get(now, &subject).map(Stored::verified) {
+            Some(held) if held.version() > version => Err(PutError::Superseded(Box::new(held.record().clone())).into()),
+            _ => Ok(()),
+        }
     }
 
     /// The keys of a subject, the one to write under first.
@@ -143,11 +155,11 @@ impl Trust {
 }
 
 /// Whether a record that once passed the gate is not revoked since.
-fn counts(verified: &VerifiedRecord, roster: &Roster) -> bool {
+fn counts(verified: &VerifiedRecord, revoked: &BTreeSet<u64>) -> bool {
     match verified.content() {
         Verified::User(user) => {
-            !roster.is_revoked(user.certificate.serial) && user.devices.iter().any(|device| !roster.is_revoked(device.certificate.serial))
+            !revoked.contains(&user.certificate.serial) && user.devices.iter().any(|device| !revoked.contains(&device.certificate.serial))
         }
-        Verified::Presence(presence) => !roster.is_revoked(presence.certificate.certificate.serial),
+        Verified::Presence(presence) => !revoked.contains(&presence.certificate.certificate.serial),
     }
 }

@@ -1,6 +1,6 @@
 //! A whole supernode: started, kept up to date, stopped.
 
-use crate::limits::{Guard, REQUESTS_MAX};
+use crate::limits::{CONNECTIONS_PER_PREFIX_MAX, Guard, Work};
 use crate::lookup::Directory;
 use crate::metrics;
 use crate::neighbours::Neighbours;
@@ -9,7 +9,7 @@ use crate::plane::Plane;
 use crate::relays::Relays;
 use crate::sessions::Sessions;
 use crate::shelf::{Shelf, Trust};
-use ahoy_node::{Addresses, Node, NodeError, Preparation, ServeArgs};
+use ahoy_node::{Addresses, Admission, MetricsServer, Node, NodeError, Preparation, RosterView, ServeArgs};
 use ahoy_protocol::NodeKey;
 use ahoy_protocol::certificate::NodeRole;
 use ahoy_protocol::directory::{ALPN, Push, Request, Response};
@@ -20,7 +20,7 @@ use std::sync::atomic::AtomicU8;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 use thiserror::Error;
-use tokio::sync::Semaphore;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
@@ -67,14 +67,6 @@ pub enum StartError {
     /// The overlay cannot listen.
     #[error(transparent)]
     Overlay(#[from] OverlayError),
-    /// The address for counters cannot be listened on.
-    #[error("cannot listen on {address} for --metrics: {source}; end the program that has the port, or choose another")]
-    Metrics {
-        /// Where one was to listen.
-        address: SocketAddr,
-        /// What the system said.
-        source: std::io::Error,
-    },
 }
 
 /// A supernode that serves. Dropping it stops it at once.
@@ -109,8 +101,12 @@ impl Supernode {
         let endpoint = Arc::new(NodeEndpoint::bind(&args.serve.listen, preparation.key(), &[ALPN], observer, limits)?);
         let shelf = Arc::new(Shelf::new());
         let (overlay, overlay_address, overlay_task) = start_overlay(args, &preparation, shelf.clone()).await?;
-        let mut tasks = JoinSet::new();
         let overlay_task = AbortOnDrop(overlay_task);
+        // Before it joins: a token is not used up by a start that fails.
+        let metrics_server = match args.serve.metrics {
+            Some(address) => Some(MetricsServer::bind(address).await?),
+            None => None,
+        };
         let addresses = addresses(args, &endpoint, overlay_address).await?;
         let node = Arc::new(preparation.join(addresses).await?);
         let own = node.key().node_key();
@@ -121,15 +117,20 @@ impl Supernode {
             neighbours: Neighbours::new(endpoint.clone(), own),
             relays: Mutex::new(Relays::default()),
             guard: Mutex::new(Guard::new()),
-            requests: Semaphore::new(REQUESTS_MAX),
+            work: Work::new(),
+            admission: Admission::new(limits.connections_max, CONNECTIONS_PER_PREFIX_MAX),
             load_percent,
         });
-        if let Some(address) = args.serve.metrics {
-            let listener = metrics::listen(address).await.map_err(|source| StartError::Metrics { address, source })?;
-            tasks.spawn(metrics::serve(listener, plane.clone(), endpoint.clone()));
+        let mut tasks = JoinSet::new();
+        if let Some(server) = metrics_server {
+            let (plane, endpoint) = (plane.clone(), endpoint.clone());
+            tasks.spawn(server.serve(move || metrics::text(&plane, &endpoint)));
         }
+        // Before the roster is applied, so that none that comes meanwhile is missed.
+        let (rosters, versions) = (plane.node.roster(), plane.node.roster());
         apply_roster(&plane).await;
-        tasks.spawn(follow_roster(plane.clone()));
+        tasks.spawn(follow_roster(plane.clone(), rosters));
+        tasks.spawn(tell_of_rosters(plane.clone(), versions));
         tasks.spawn(keep_up(plane.clone(), endpoint.clone(), limits));
         tasks.spawn(pass_rosters_on(plane.clone()));
         tasks.spawn(plane.clone().serve(endpoint.clone()));
@@ -242,11 +243,16 @@ async fn apply_roster(plane: &Plane) {
     plane.sessions.revoke(&view.roster);
 }
 
-async fn follow_roster(plane: Arc<Plane>) {
-    let mut rosters = plane.node.roster();
+async fn follow_roster(plane: Arc<Plane>, mut rosters: watch::Receiver<Arc<RosterView>>) {
+    while rosters.changed().await.is_ok() {
+        apply_roster(&plane).await;
+    }
+}
+
+/// Tells the clients of each new roster, beside [`follow_roster`]: clients that are slow to hear of one do not hold up the next.
+async fn tell_of_rosters(plane: Arc<Plane>, mut rosters: watch::Receiver<Arc<RosterView>>) {
     while rosters.changed().await.is_ok() {
         let version = rosters.borrow_and_update().roster.version;
-        apply_roster(&plane).await;
         plane.sessions.push_to_all(&Push::RosterVersion(version)).await;
     }
 }
@@ -261,12 +267,18 @@ async fn keep_up(plane: Arc<Plane>, endpoint: Arc<NodeEndpoint>, limits: NodeLim
         let now = SystemTime::now().into();
         plane.directory.shelf.tidy(now);
         plane.sessions.end_lapsed(now);
-        if plane.directory.shelf.trust().is_none_or(|trust| !Arc::ptr_eq(&trust.network, &plane.node.network())) {
-            // The issuing keys have changed, which no roster tells.
+        if !goes_by_the_newest(&plane) {
             apply_roster(&plane).await;
         }
         plane.neighbours.warm().await;
     }
+}
+
+/// False if the issuing keys have changed, which no roster tells, or if an older roster was applied after a newer one.
+fn goes_by_the_newest(plane: &Plane) -> bool {
+    let newest = plane.roster().roster.version;
+    let applied = |trust: Trust| Arc::ptr_eq(&trust.network, &plane.node.network()) && trust.view.roster.version == newest;
+    plane.directory.shelf.trust().is_some_and(applied)
 }
 
 /// Asks other supernodes for newer rosters.

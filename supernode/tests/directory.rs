@@ -3,14 +3,14 @@
 mod common;
 
 use ahoy_identity::SigningKey;
+use ahoy_protocol::Name;
 use ahoy_protocol::certificate::NodeRole;
-use ahoy_protocol::directory::{ALPN, Push, Request, Response};
-use ahoy_protocol::login::NodeRequest;
+use ahoy_protocol::directory::{ALPN, Push, Request, Response, SealedSignal};
 use ahoy_protocol::record::Record;
-use ahoy_protocol::{List, Name};
-use ahoy_transport::ClientEndpoint;
+use ahoy_transport::{ClientEndpoint, receive};
 use common::{Network, PATIENCE, ask, connected, endpoint, eventually, find, is_refused, loopback, now, publish, pushed, seqs, signal};
 use futures::future::join_all;
+use std::time::Duration;
 
 #[tokio::test]
 async fn a_user_published_at_one_supernode_is_found_at_all() {
@@ -154,9 +154,60 @@ async fn strangers_are_refused() {
     let hers = eve.connect(supernode.addresses()[0], &supernode.key()).await;
     assert!(is_refused(&ask(&hers, &mixed).await), "another user's certificate");
     let hers = eve.at(&supernode).await;
-    let sealed = ahoy_protocol::directory::SealedSignal::default();
+    let sealed = SealedSignal::default();
     assert!(is_refused(&ask(&hers, &Request::Forward { to: bob.device_key(), sealed }).await));
     assert!(is_refused(&ask(&hers, &Request::RelayStatus { load_percent: 1 }).await));
+}
+
+#[tokio::test]
+async fn a_stranger_who_asks_for_the_roster_all_the_time_is_told_to_wait() {
+    let network = Network::new().await;
+    let supernode = network.supernode("one").await;
+    let stranger = endpoint(&SigningKey::generate());
+    let connection = stranger.connect(supernode.addresses()[0], &supernode.key(), ALPN).await.expect("connects");
+    let answers = join_all((0..200).map(|_| ask(&connection, &Request::Roster { since: 0 }))).await;
+    let given = answers.iter().filter(|answer| matches!(answer, Response::Roster(Some(_)))).count();
+    assert!((60..200).contains(&given), "{given}");
+}
+
+#[tokio::test]
+async fn who_opens_streams_and_asks_nothing_does_not_take_the_room_of_others() {
+    let network = Network::new().await;
+    let supernode = network.supernode("one").await;
+    let bob = network.user("bob").await;
+    let there = bob.at(&supernode).await;
+    let stranger = endpoint(&SigningKey::generate());
+    let mut silent = Vec::new();
+    for _ in 0..130 {
+        let connection = stranger.connect(supernode.addresses()[0], &supernode.key(), ALPN).await.expect("connects");
+        for _ in 0..8 {
+            let (mut sending, receiving) = connection.open_bi().await.expect("opens");
+            sending.write_all(&[0]).await.expect("is taken");
+            silent.push((sending, receiving));
+        }
+    }
+    assert!(find(&there, &bob.name).await.users.is_empty());
+    publish(&there, bob.user_record(1)).await;
+}
+
+#[tokio::test]
+async fn a_supernode_may_ask_more_at_a_time_than_a_device() {
+    let network = Network::new().await;
+    let supernode = network.supernode("one").await;
+    let key = network.enrolled(NodeRole::Supernode).await;
+    let other = endpoint(&key);
+    let connection = other.connect(supernode.addresses()[0], &supernode.key(), ALPN).await.expect("connects");
+    let forward = || Request::Forward { to: SigningKey::generate().device_key(), sealed: SealedSignal::default() };
+    eventually("the supernode knows the other", async || ask(&connection, &forward()).await == Response::Delivered { devices: 0 }).await;
+    let mut silent = Vec::new();
+    for _ in 0..30 {
+        let (mut sending, receiving) = connection.open_bi().await.expect("opens");
+        sending.write_all(&[0]).await.expect("is taken");
+        silent.push((sending, receiving));
+    }
+    assert_eq!(ask(&connection, &forward()).await, Response::Delivered { devices: 0 });
+    let first = receive::<Response>(&mut silent[0].1);
+    assert!(tokio::time::timeout(Duration::ZERO, first).await.is_err(), "none of them had to end before");
 }
 
 #[tokio::test]
@@ -172,18 +223,7 @@ async fn another_networks_users_are_refused() {
 async fn relays_that_speak_up_are_named_with_their_load() {
     let network = Network::new().await;
     let supernode = network.supernode("one").await;
-    let login = network.login_client().await;
-    let key = SigningKey::generate();
-    let request = NodeRequest {
-        network: login.network().id,
-        role: NodeRole::Relay,
-        node: key.node_key(),
-        udp: List::first_of([([127, 0, 0, 1], 9).into()]),
-        tcp: List::default(),
-        overlay: List::default(),
-        issued: now(),
-    };
-    login.enrol(&network.token().await, key.sign(&request).expect("fits")).await.expect("enrols");
+    let key = network.enrolled(NodeRole::Relay).await;
     let relay = endpoint(&key);
     let connection = relay.connect(supernode.addresses()[0], &supernode.key(), ALPN).await.expect("connects");
     eventually("the supernode has the roster with the relay", async || {
@@ -256,4 +296,10 @@ async fn a_port_in_use_is_named() {
     args.overlay = Some(taken.local_addr().expect("bound"));
     let error = ahoy_supernode::Supernode::start(&args).await.expect_err("the port is taken").to_string();
     assert!(error.contains("--overlay"), "{error}");
+    let mut args = network.args("three").await;
+    args.serve.metrics = Some(taken.local_addr().expect("bound"));
+    let error = ahoy_supernode::Supernode::start(&args).await.expect_err("the port is taken").to_string();
+    assert!(error.contains("--metrics"), "{error}");
+    args.serve.metrics = None;
+    ahoy_supernode::Supernode::start(&args).await.expect("the token is still good");
 }

@@ -227,6 +227,12 @@ impl Desk {
         if !self.seen.is_first(now, call) {
             return;
         }
+        if let Some(Call::Incoming(incoming)) = &mut self.call
+            && incoming.is_superseded_by(&caller)
+        {
+            incoming.give_way();
+            self.settle(now);
+        }
         let answered = match &self.call {
             None => false,
             Some(Call::Outgoing(outgoing)) if outgoing.yields_to(&caller, &self.me) => {
@@ -255,6 +261,10 @@ impl Desk {
             (Some(Call::Outgoing(outgoing)), SignalKind::Ringing { relay }) => outgoing.handle_ringing(now, device, *relay),
             (Some(Call::Outgoing(outgoing)), SignalKind::Reject(reason)) => outgoing.handle_refusal(device, *reason),
             (Some(Call::Incoming(incoming)), SignalKind::Cancel(reason)) => incoming.handle_end(device, *reason),
+            // An invitation that comes after it rings no more.
+            (None, SignalKind::Cancel(_)) => {
+                self.seen.is_first(now, call);
+            }
             // An invitation has its own input; anything else is for the other side, or for a call that is over.
             _ => {}
         }
@@ -289,7 +299,25 @@ impl Desk {
     pub fn handle_peer_lost(&mut self, now: Instant, call: CallId, device: DeviceKey) {
         match self.of(call) {
             Some(Call::Outgoing(outgoing)) => outgoing.handle_lost(device),
-            Some(Call::Incoming(incoming)) => incoming.handle_lost(device),
+            Some(Call::Incoming(incoming)) => incoming.handle_lost(now, device),
+            None => {}
+        }
+        self.settle(now);
+    }
+
+    /// An invitation could not be delivered to a device.
+    pub fn handle_undelivered(&mut self, now: Instant, call: CallId, device: DeviceKey) {
+        if let Some(Call::Outgoing(outgoing)) = self.of(call) {
+            outgoing.handle_undelivered(device);
+        }
+        self.settle(now);
+    }
+
+    /// This device goes offline. A call that rings here goes on ringing at the user's other devices.
+    pub fn leave(&mut self, now: Instant) {
+        match &mut self.call {
+            Some(Call::Outgoing(outgoing)) => outgoing.hang_up(),
+            Some(Call::Incoming(incoming)) => incoming.leave(),
             None => {}
         }
         self.settle(now);

@@ -1,7 +1,7 @@
 //! A call that came in.
 
 use crate::desk::{Caller, Effect, Effects, Event};
-use crate::{CONFIRM_TIME, RING_TIME};
+use crate::{CONFIRM_TIME, LAST_WORD_TIME, RING_TIME};
 use ahoy_protocol::invitation::SignalKind;
 use ahoy_protocol::peer::{EndReason, PeerMessage};
 use ahoy_protocol::{CallId, DeviceKey};
@@ -83,16 +83,39 @@ impl Incoming {
         }
     }
 
-    pub(crate) fn handle_lost(&mut self, device: DeviceKey) {
+    pub(crate) fn handle_lost(&mut self, now: Instant, device: DeviceKey) {
         if device != self.caller.device {
             return;
         }
-        let reason = match self.state {
-            State::Ringing { .. } => EndReason::Missed,
-            State::Answered { .. } | State::Connected { .. } => EndReason::Lost,
-            State::Ended(..) => return,
-        };
-        self.finish(reason, None);
+        match &mut self.state {
+            // The caller's word on why may be on its way through the supernodes.
+            State::Ringing { until } => {
+                *until = (*until).min(now + LAST_WORD_TIME);
+                self.is_connected = false;
+            }
+            State::Answered { .. } | State::Connected { .. } => self.finish(EndReason::Lost, None),
+            State::Ended(..) => {}
+        }
+    }
+
+    /// True if this is a call from the device that calls again: it would not if it still had this one.
+    pub(crate) fn is_superseded_by(&self, caller: &Caller) -> bool {
+        self.caller.device == caller.device
+    }
+
+    /// The caller has begun anew.
+    pub(crate) fn give_way(&mut self) {
+        let rings = matches!(self.state, State::Ringing { .. });
+        self.finish(if rings { EndReason::Missed } else { EndReason::Lost }, None);
+    }
+
+    /// This device goes offline: the call ends here, and may go on ringing elsewhere.
+    pub(crate) fn leave(&mut self) {
+        if let State::Ringing { .. } = self.state {
+            self.finish(EndReason::Missed, Some(EndReason::Unreachable));
+        } else {
+            self.hang_up();
+        }
     }
 
     pub(crate) fn decline(&mut self) -> bool {

@@ -148,8 +148,22 @@ impl Outgoing {
     pub(crate) fn handle_lost(&mut self, device: DeviceKey) {
         match self.state {
             State::Connected { device: winner, .. } if winner == device => self.end(EndReason::Lost),
-            State::Inviting { .. } | State::Ringing { .. } => self.handle_refusal(device, EndReason::Unreachable),
+            State::Inviting { .. } | State::Ringing { .. } => {
+                if let Some(Device::Ringing { .. }) = self.devices.get(&device) {
+                    // It need not ring on for nothing.
+                    let kind = SignalKind::Cancel(EndReason::Unreachable);
+                    self.effects.push_back(Effect::Signal { call: self.call, device, kind });
+                }
+                self.handle_refusal(device, EndReason::Unreachable);
+            }
             State::LookingUp { .. } | State::Connected { .. } | State::Ended(..) => {}
+        }
+    }
+
+    /// The invitation reached nobody. A device that rings has got one all the same.
+    pub(crate) fn handle_undelivered(&mut self, device: DeviceKey) {
+        if let Some(Device::Invited) = self.devices.get(&device) {
+            self.handle_refusal(device, EndReason::Unreachable);
         }
     }
 

@@ -1,6 +1,6 @@
 //! Calls between desks whose effects are carried out at once, by hand-moved time.
 
-use ahoy_call::{CONFIRM_TIME, Caller, Desk, Effect, Event, INVITE_TIME, Identity, LOOK_UP_TIME, PlaceError, RING_TIME};
+use ahoy_call::{CONFIRM_TIME, Caller, Desk, Effect, Event, INVITE_TIME, Identity, LAST_WORD_TIME, LOOK_UP_TIME, PlaceError, RING_TIME};
 use ahoy_protocol::invitation::SignalKind;
 use ahoy_protocol::peer::{EndReason, PeerMessage};
 use ahoy_protocol::{CallId, DeviceKey, Name, NodeKey, UserKey};
@@ -348,4 +348,64 @@ fn strangers_cannot_end_or_answer_a_call() {
     world.run();
     world.answer(2);
     assert_eq!(world.words(1), ["calling 1", "ringing", "connected bob"]);
+}
+
+#[test]
+fn a_caller_who_begins_anew_is_not_told_busy_by_his_own_dead_call() {
+    let mut world = two();
+    world.call(1, "bob");
+    world.answer(2);
+    // Alice's program is killed and started again; bob does not know yet.
+    let me = world.desks[&device(1)].0.clone();
+    world.desks.insert(device(1), (me.clone(), Desk::new(me)));
+    let again = world.call(1, "bob");
+    assert_eq!(world.words(2), ["incoming alice", "connected alice", "lost", "incoming alice"]);
+    assert_eq!(world.desk(2).current(), Some(again));
+}
+
+#[test]
+fn an_invitation_that_its_cancellation_overtook_does_not_ring() {
+    let mut world = two();
+    let (now, call) = (world.now, CallId([7; 16]));
+    world.desk(2).handle_signal(now, call, device(1), &SignalKind::Cancel(EndReason::Cancelled));
+    let caller = Caller { name: name("alice"), user: UserKey([0; 32]), device: device(1) };
+    world.desk(2).handle_invite(now, call, caller);
+    world.run();
+    assert_eq!(world.words(2), Vec::<String>::new());
+}
+
+#[test]
+fn a_device_that_goes_offline_leaves_the_call_to_the_others() {
+    let mut world = World::new(&[("alice", &[1]), ("bob", &[2, 3])]);
+    world.call(1, "bob");
+    let now = world.now;
+    world.desk(2).leave(now);
+    world.run();
+    world.answer(3);
+    assert_eq!(world.words(1), ["calling 2", "ringing", "ringing", "connected bob"]);
+    assert_eq!(world.words(2), ["incoming alice", "missed"]);
+}
+
+#[test]
+fn a_device_whose_connection_goes_waits_for_the_reason() {
+    let mut world = two();
+    let call = world.call(1, "bob");
+    let now = world.now;
+    world.desk(2).handle_peer_lost(now, call, device(1));
+    world.run();
+    assert_eq!(world.words(2), ["incoming alice"]);
+    world.desk(2).handle_signal(now, call, device(1), &SignalKind::Cancel(EndReason::AnsweredElsewhere));
+    world.run();
+    assert_eq!(world.words(2), ["incoming alice", "answered-elsewhere"]);
+}
+
+#[test]
+fn a_lost_connection_while_ringing_ends_without_a_reason_too() {
+    let mut world = two();
+    let call = world.call(1, "bob");
+    let now = world.now;
+    world.unreachable.push(device(1));
+    world.desk(2).handle_peer_lost(now, call, device(1));
+    world.pass(LAST_WORD_TIME);
+    assert_eq!(world.words(2), ["incoming alice", "missed"]);
 }

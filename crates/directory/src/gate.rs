@@ -188,14 +188,20 @@ impl VerifiedRecord {
     }
 }
 
-/// Whose record `record` claims to be, with nothing checked.
+/// Whose record `record` claims to be, and which version, with nothing checked.
 ///
 /// # Errors
 /// [`WireError`] if its statement cannot be read.
-pub fn subject_of(record: &Record) -> Result<Subject, WireError> {
+pub fn claims_of(record: &Record) -> Result<(Subject, Version), WireError> {
     Ok(match record {
-        Record::User(record) => Subject::User(record.statement.claims()?.name),
-        Record::Presence(record) => Subject::Device(record.statement.claims()?.device),
+        Record::User(record) => {
+            let statement = record.statement.claims()?;
+            (Subject::User(statement.name), Version { epoch: statement.epoch, seq: statement.seq })
+        }
+        Record::Presence(record) => {
+            let statement = record.statement.claims()?;
+            (Subject::Device(statement.device), Version { epoch: 0, seq: statement.seq })
+        }
     })
 }
 
@@ -213,7 +219,7 @@ impl Gate<'_> {
     pub fn check_at(&self, now: UnixMillis, key: &RecordKey, bytes: &[u8]) -> Result<VerifiedRecord, RecordError> {
         let record = Record::decode(bytes)?;
         // Before any signature, for hashing is a hundred times cheaper.
-        if !self.keys(now, &subject_of(&record)?).contains(key) {
+        if !self.keys(now, &claims_of(&record)?.0).contains(key) {
             return Err(RecordError::WrongKey);
         }
         self.check(now, record)
@@ -383,7 +389,8 @@ mod tests {
     fn a_record_under_another_key_is_refused() {
         let world = World::new();
         let record = Record::User(world.user("bob", 1).record(1));
-        let subject = subject_of(&record).expect("readable");
+        let (subject, claimed) = claims_of(&record).expect("readable");
+        assert_eq!(claimed, world.verified(record.clone()).version());
         let other = Subject::User(Name::parse("eve").expect("a name"));
         let bytes = record.encode().expect("fits");
         let gate = world.gate();

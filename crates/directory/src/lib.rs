@@ -16,7 +16,7 @@ mod reader;
 mod store;
 mod tally;
 
-pub use gate::{Gate, RecordError, Verified, VerifiedPresence, VerifiedRecord, VerifiedUser, subject_of};
+pub use gate::{Gate, RecordError, Verified, VerifiedPresence, VerifiedRecord, VerifiedUser, claims_of};
 pub use homes::homes_for;
 pub use limit::{Buckets, Rate, TokenBucket};
 pub use merge::{Merge, Version, merge};

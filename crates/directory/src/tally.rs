@@ -4,18 +4,20 @@ use crate::gate::VerifiedRecord;
 use crate::merge::{Merge, Version, merge};
 use ahoy_protocol::UnixMillis;
 use ahoy_protocol::directory::USER_RECORDS_MAX;
+use std::collections::BTreeSet;
 
-/// A tally of verified records of one subject. `W` is who returned one.
+/// A tally of verified records of one subject. `P` is who returned one, and `K` the key under which it lay there: while two salts
+/// count, one store may return the same record twice, and agrees with itself only once.
 #[derive(Debug)]
-pub struct Tally<W> {
+pub struct Tally<P, K> {
     own: Option<Version>,
     /// The highest first; different versions, or different records of one.
     records: Vec<VerifiedRecord>,
     kept_until: UnixMillis,
-    returned: Vec<(W, Version)>,
+    returned: Vec<(P, K, Version)>,
 }
 
-impl<W> Tally<W> {
+impl<P: Ord, K> Tally<P, K> {
     /// Begins with what is kept here.
     #[must_use]
     pub fn new(own: Option<(VerifiedRecord, UnixMillis)>) -> Self {
@@ -24,9 +26,9 @@ impl<W> Tally<W> {
         Self { own: records.first().map(VerifiedRecord::version), records, kept_until, returned: Vec::new() }
     }
 
-    /// Counts a record that `from` returned, which keeps it until `kept_until`.
-    pub fn add(&mut self, from: W, record: VerifiedRecord, kept_until: UnixMillis) {
-        self.returned.push((from, record.version()));
+    /// Counts a record that `from` returned as what lies under `key`, and keeps until `kept_until`.
+    pub fn add(&mut self, from: P, key: K, record: VerifiedRecord, kept_until: UnixMillis) {
+        self.returned.push((from, key, record.version()));
         let Some(best) = self.records.first() else {
             self.records.push(record);
             self.kept_until = kept_until;
@@ -63,7 +65,8 @@ impl<W> Tally<W> {
     #[must_use]
     pub fn agreeing(&self) -> usize {
         let Some(best) = self.records.first().map(VerifiedRecord::version) else { return 0 };
-        usize::from(self.own == Some(best)) + self.returned.iter().filter(|(_, version)| *version == best).count()
+        let others: BTreeSet<&P> = self.returned.iter().filter(|(_, _, version)| *version == best).map(|(from, _, _)| from).collect();
+        usize::from(self.own == Some(best)) + others.len()
     }
 
     /// The highest record, and until when it is kept.
@@ -81,10 +84,10 @@ impl<W> Tally<W> {
         }
     }
 
-    /// Who returned a lower version than the highest.
-    pub fn stale(&self) -> impl Iterator<Item = &W> {
+    /// Who returned a lower version than the highest, and under which key.
+    pub fn stale(&self) -> impl Iterator<Item = (&P, &K)> {
         let best = self.records.first().map(VerifiedRecord::version);
-        self.returned.iter().filter(move |(_, version)| Some(*version) < best).map(|(from, _)| from)
+        self.returned.iter().filter(move |(_, _, version)| Some(*version) < best).map(|(from, key, _)| (from, key))
     }
 
     /// The records, the highest first.
@@ -101,7 +104,7 @@ mod tests {
     use ahoy_protocol::record::Record;
     use ahoy_protocol::time::HOUR;
 
-    fn versions(tally: Tally<char>) -> Vec<u64> {
+    fn versions(tally: Tally<char, u8>) -> Vec<u64> {
         tally.into_records().iter().map(|record| record.version().seq).collect()
     }
 
@@ -112,21 +115,34 @@ mod tests {
         let record = |seq| world.verified(Record::User(bob.record(seq)));
         let mut tally = Tally::new(Some((record(1), NOW)));
         assert_eq!((tally.agreeing(), tally.is_own_stale()), (1, false));
-        tally.add('a', record(2), NOW);
+        tally.add('a', 1, record(2), NOW);
         assert_eq!((tally.agreeing(), tally.is_own_stale()), (1, true));
-        tally.add('b', record(1), NOW);
-        tally.add('c', record(2), NOW.plus(HOUR));
+        tally.add('b', 1, record(1), NOW);
+        tally.add('c', 1, record(2), NOW.plus(HOUR));
         assert_eq!(tally.agreeing(), 2);
-        assert_eq!(tally.stale().collect::<Vec<_>>(), [&'b']);
+        assert_eq!(tally.stale().collect::<Vec<_>>(), [(&'b', &1)]);
         assert_eq!(tally.best().expect("some").1, NOW.plus(HOUR));
         assert_eq!(versions(tally), [2, 1]);
     }
 
     #[test]
     fn nothing_is_agreed_on_while_nobody_has_anything() {
-        let tally = Tally::<char>::new(None);
+        let tally = Tally::<char, u8>::new(None);
         assert!(tally.is_empty() && tally.best().is_none() && !tally.is_own_stale());
         assert_eq!(tally.agreeing(), 0);
+    }
+
+    #[test]
+    fn a_store_that_returns_a_record_under_two_keys_agrees_only_once() {
+        let world = World::new();
+        let bob = world.user("bob", 1);
+        let record = world.verified(Record::User(bob.record(1)));
+        let mut tally = Tally::new(None);
+        tally.add('a', 1, record.clone(), NOW);
+        tally.add('a', 2, record.clone(), NOW);
+        assert_eq!(tally.agreeing(), 1);
+        tally.add('b', 2, record, NOW);
+        assert_eq!(tally.agreeing(), 2);
     }
 
     #[test]
@@ -134,8 +150,8 @@ mod tests {
         let world = World::new();
         let bob = world.user("bob", 2);
         let mut tally = Tally::new(None);
-        tally.add('a', world.verified(Record::User(bob.record(1))), NOW);
-        tally.add('b', world.verified(Record::User(bob.record_of(1, &[0]))), NOW);
+        tally.add('a', 1, world.verified(Record::User(bob.record(1))), NOW);
+        tally.add('b', 1, world.verified(Record::User(bob.record_of(1, &[0]))), NOW);
         assert_eq!(versions(tally), [1, 1]);
     }
 
@@ -145,7 +161,7 @@ mod tests {
         let bob = world.user("bob", 1);
         let mut tally = Tally::new(None);
         for seq in [3, 9, 1, 7, 5, 8] {
-            tally.add('a', world.verified(Record::User(bob.record(seq))), NOW);
+            tally.add('a', 1, world.verified(Record::User(bob.record(seq))), NOW);
         }
         let kept = versions(tally);
         assert_eq!((kept.len(), kept[0]), (USER_RECORDS_MAX, 9));

@@ -76,6 +76,8 @@ impl Preparation {
             Some(problem) => self.go_on(client.network(), problem)?,
             None => self.fresh_membership(&client, &addresses).await?,
         };
+        // Not before: the document of a network that did not take this node in must not replace the one that did.
+        save_document(&self.folder, client.document())?;
         save_membership(&self.folder, &membership)?;
         Ok(Node::start(self, client, membership, addresses))
     }
@@ -83,10 +85,7 @@ impl Preparation {
     /// A client of the login server, and why it is away if it is and the folder has the network's document.
     async fn login_client(&self) -> Result<(LoginClient, Option<LoginClientError>), NodeError> {
         match LoginClient::connect(&self.link).await {
-            Ok(client) => {
-                save_document(&self.folder, client.document())?;
-                Ok((client, None))
-            }
+            Ok(client) => Ok((client, None)),
             Err(problem) if problem.is_temporary() => match load_document(&self.folder, &self.link)? {
                 Some(document) => Ok((LoginClient::with_network(&self.link, document)?, Some(problem))),
                 None => Err(problem.into()),
@@ -95,31 +94,31 @@ impl Preparation {
         }
     }
 
+    /// A node that the login server knows needs its key alone: the certificate in the folder may be damaged or gone.
     async fn fresh_membership(&self, client: &LoginClient, addresses: &Addresses) -> Result<Membership, NodeError> {
         let request = signed_request(&self.key, self.role, client.network(), addresses)?;
-        let credentials = match self.renewed(client, request.clone()).await {
-            Some(Ok(credentials)) => credentials,
-            Some(Err(problem)) if problem.is_temporary() => return self.go_on(client.network(), problem),
-            Some(Err(LoginClientError::Refused(LoginError::UnknownNode))) if self.token.is_some() => self.enrolled(client, request).await?,
-            Some(Err(problem)) => return Err(problem.into()),
-            None => self.enrolled(client, request).await?,
+        let credentials = match client.renew_node(request.clone()).await {
+            Ok(credentials) => credentials,
+            Err(problem) if problem.is_temporary() => return self.go_on(client.network(), problem),
+            Err(LoginClientError::Refused(LoginError::UnknownNode)) => self.enrolled(client, request).await?,
+            Err(problem) => return Err(problem.into()),
         };
         Membership::fresh(self.expected(client.network()), credentials, now())
     }
 
-    /// The outcome of a renewal; `None` if the folder has no certificate of this network to renew.
-    async fn renewed(&self, client: &LoginClient, request: Signed<NodeRequest>) -> Option<Result<NodeCredentials, LoginClientError>> {
-        let kept = load_credentials(&self.folder).ok().flatten()?;
-        let certificate = client.network().verify_issued(&kept.certificate).ok()?;
-        if certificate.node != self.key.node_key() || certificate.role != self.role {
-            return None;
+    async fn enrolled(&self, client: &LoginClient, request: Signed<NodeRequest>) -> Result<NodeCredentials, NodeError> {
+        match &self.token {
+            Some(token) => Ok(client.enrol(token, request).await?),
+            None if self.was_enrolled(client.network()) => Err(LoginClientError::Refused(LoginError::UnknownNode).into()),
+            None => Err(NodeError::NoCertificate(self.folder.path().to_owned())),
         }
-        Some(client.renew_node(request).await)
     }
 
-    async fn enrolled(&self, client: &LoginClient, request: Signed<NodeRequest>) -> Result<NodeCredentials, NodeError> {
-        let token = self.token.as_ref().ok_or_else(|| NodeError::NoCertificate(self.folder.path().to_owned()))?;
-        Ok(client.enrol(token, request).await?)
+    /// True if the folder holds a certificate of `network` for this node, good or not.
+    fn was_enrolled(&self, network: &Network) -> bool {
+        let kept = load_credentials(&self.folder).ok().flatten();
+        let certificate = kept.and_then(|kept| network.verify_issued(&kept.certificate).ok());
+        certificate.is_some_and(|certificate| certificate.node == self.key.node_key() && certificate.role == self.role)
     }
 
     /// What the folder holds, if it still counts.

@@ -6,6 +6,7 @@
 //! folder holds.
 
 mod addresses;
+mod admission;
 mod args;
 mod error;
 mod join;
@@ -19,6 +20,7 @@ pub mod testing;
 mod upkeep;
 
 pub use addresses::Addresses;
+pub use admission::{Admission, Place};
 pub use ahoy_resilience::Backoff;
 pub use args::ServeArgs;
 pub use error::{NodeError, RosterRefused};

@@ -85,6 +85,12 @@ impl Connection {
         Ok(self.quic.open_bi().await?)
     }
 
+    /// Lets the other side have this many streams for both directions open at a time. Fewer than before takes effect as
+    /// streams end.
+    pub fn allow_streams(&self, count: u32) {
+        self.quic.set_max_concurrent_bi_streams(VarInt::from_u32(count));
+    }
+
     /// Waits for the other side to open a stream for both directions.
     ///
     /// # Errors

@@ -91,6 +91,19 @@ pub(crate) async fn use_token(write: &mut AnyConnection, hash: &[u8; 32], node: 
     Ok(result.rows_affected() == 1)
 }
 
+/// Whether [`use_token`] would bind this token to this node. Changes nothing.
+pub(crate) async fn may_use_token(connection: &mut AnyConnection, hash: &[u8; 32], node: &NodeKey) -> Result<bool, sqlx::Error> {
+    let select = "SELECT COUNT(*) FROM tokens WHERE hash = $1 AND (node = $2 OR node = $3)";
+    let query = sqlx::query(select).bind(hash.as_slice()).bind(Vec::<u8>::new()).bind(node.as_bytes().as_slice());
+    Ok(unsigned(&query.fetch_one(connection).await?, 0)? > 0)
+}
+
+/// Forgets the tokens that a node used.
+pub(crate) async fn forget_tokens(write: &mut AnyConnection, node: &NodeKey) -> Result<(), sqlx::Error> {
+    sqlx::query("DELETE FROM tokens WHERE node = $1").bind(node.as_bytes().as_slice()).execute(write).await?;
+    Ok(())
+}
+
 fn role_text(role: NodeRole) -> &'static str {
     match role {
         NodeRole::Supernode => "supernode",

@@ -97,7 +97,8 @@ pub(crate) async fn devices(connection: &mut AnyConnection, name: &Name) -> Resu
     sqlx::query(select).bind(name.as_str()).fetch_all(connection).await?.iter().map(read_device).collect()
 }
 
-/// Writes a device that counts, in the place of one with the same key, under a serial of its own.
+/// Writes a device that counts, in the place of one with the same key. One that counted before keeps its serial, so that
+/// revoking it ends its older certificates too; any other gets a new one.
 pub(crate) async fn put_device(
     write: &mut AnyConnection,
     statement: &DeviceStatement,
@@ -108,7 +109,8 @@ pub(crate) async fn put_device(
     sqlx::query(
         "INSERT INTO devices (device, name, statement, signature, serial, added, revoked) VALUES ($1, $2, $3, $4, $5, $6, 0)
          ON CONFLICT (device) DO UPDATE SET name = excluded.name, statement = excluded.statement, signature = excluded.signature,
-            serial = excluded.serial, added = excluded.added, revoked = 0",
+            serial = CASE WHEN devices.revoked = 0 AND devices.name = excluded.name THEN devices.serial ELSE excluded.serial END,
+            added = excluded.added, revoked = 0",
     )
     .bind(statement.device.as_bytes().as_slice())
     .bind(statement.name.as_str())

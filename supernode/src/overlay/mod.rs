@@ -29,8 +29,8 @@ use tokio::task::JoinHandle;
 
 /// Supernodes that keep a record: with half of them gone at once, one in 256 records would be lost.
 pub(crate) const KEEPERS: NonZeroUsize = NonZeroUsize::new(8).expect("not zero");
-/// Requests waiting for the overlay's task. It takes microseconds for each; when so many wait, further ones are dropped, which
-/// their askers see as nobody answering.
+/// Requests waiting for the overlay's task. It takes microseconds for each; when so many wait, further ones are dropped. A walk
+/// says so; other askers see nobody answering.
 const COMMANDS_MAX: usize = 1024;
 /// Answers of one walk that wait for the asker: more than the supernodes that a walk asks.
 const ANSWERS_MAX: usize = 64;
@@ -70,13 +70,13 @@ pub(crate) struct Answer {
 /// A walk through the overlay for one key. It ends when the channel does, or when it is dropped.
 pub(crate) struct Walk {
     pub(crate) answers: mpsc::Receiver<Answer>,
-    /// Supernodes asked so far.
-    pub(crate) asked: watch::Receiver<u32>,
+    /// Supernodes asked so far; `None` if it has not begun, which it never does where there is too much to do.
+    pub(crate) asked: watch::Receiver<Option<u32>>,
 }
 
 enum Command {
     Members(Vec<Member>),
-    Get { key: RecordKey, answers: mpsc::Sender<Answer>, asked: watch::Sender<u32> },
+    Get { key: RecordKey, answers: mpsc::Sender<Answer>, asked: watch::Sender<Option<u32>> },
     Keepers { key: RecordKey, reply: oneshot::Sender<Vec<PeerId>> },
     Put { to: PeerId, key: RecordKey, copy: Copy, reply: Option<oneshot::Sender<bool>> },
 }
@@ -126,7 +126,7 @@ impl Overlay {
     /// Asks the supernodes nearest to a key for what lies under it.
     pub(crate) fn get(&self, key: RecordKey) -> Walk {
         let (answers, receiver) = mpsc::channel(ANSWERS_MAX);
-        let (asked, seen) = watch::channel(0);
+        let (asked, seen) = watch::channel(None);
         let _ = self.commands.try_send(Command::Get { key, answers, asked });
         Walk { answers: receiver, asked: seen }
     }

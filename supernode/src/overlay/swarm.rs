@@ -132,7 +132,7 @@ fn plane(own: PeerId, shelf: Arc<Shelf>) -> Plane {
 
 /// What a running query is for.
 enum Query {
-    Get { answers: mpsc::Sender<Answer>, asked: watch::Sender<u32> },
+    Get { answers: mpsc::Sender<Answer>, asked: watch::Sender<Option<u32>> },
     Keepers { key: RecordKey, reply: oneshot::Sender<Vec<PeerId>>, until: Instant },
     Put(Option<oneshot::Sender<bool>>),
     Handover(PeerId),
@@ -190,6 +190,7 @@ impl Task {
             Command::Members(_) => {}
             Command::Get { key, answers, asked } => {
                 let id = self.kad().get_record(kad::RecordKey::new(key.as_bytes()));
+                asked.send_replace(Some(0));
                 self.queries.insert(id, Query::Get { answers, asked });
             }
             Command::Keepers { key, reply } => self.find_keepers(&key, reply),
@@ -301,7 +302,7 @@ impl Task {
     fn handle_progress(&mut self, id: QueryId, result: QueryResult, requests: u32, last: bool) {
         match (self.queries.get(&id), result) {
             (Some(Query::Get { answers, asked }), QueryResult::GetRecord(progress)) => {
-                asked.send_replace(requests);
+                asked.send_replace(Some(requests));
                 if let Ok(GetRecordOk::FoundRecord(kad::PeerRecord { peer: Some(from), record })) = progress {
                     let copy = Copy { kept_until: kept_until(SystemTime::now().into(), record.expires), bytes: record.value };
                     // A full queue means that the asker has far more answers than it needs.

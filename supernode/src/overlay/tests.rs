@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::lookup::Directory;
-use crate::shelf::Trust;
+use crate::shelf::{Refusal, Trust};
+use ahoy_directory::PutError;
 use ahoy_identity::{Network, SealSecret, network_id, random};
 use ahoy_node::RosterView;
 use ahoy_protocol::certificate::{DeviceCertificate, DeviceStatement};
@@ -229,6 +230,37 @@ async fn a_thousand_records_are_handed_over_to_who_comes_back() {
     world.members.push(back);
     world.apply_roster().await;
     eventually("all are handed over", || world.members[1].directory.shelf.records().len() == 1000).await;
+}
+
+#[tokio::test]
+async fn an_overloaded_overlay_does_not_say_that_nobody_has_a_name() {
+    let world = World::new(1).await;
+    let ready = &world.members[0].directory;
+    let (commands, _waiting) = mpsc::channel(1);
+    let (reply, _) = oneshot::channel();
+    commands.try_send(Command::Keepers { key: RecordKey(random()), reply }).expect("there is room for one");
+    let overloaded = Directory { shelf: ready.shelf.clone(), overlay: Overlay { commands, connected: watch::channel(1).1 } };
+    let (subject, record) = world.presence(1);
+    assert!(overloaded.look_up(&subject).await.is_unasked());
+    assert!(!ready.look_up(&subject).await.is_unasked(), "here nobody has it");
+    ready.publish(record).await.expect("is published");
+    assert_eq!(overloaded.look_up(&subject).await.records.len(), 1, "what is here is given all the same");
+}
+
+#[tokio::test]
+async fn what_says_itself_that_it_is_older_is_refused_before_its_signatures_are_checked() {
+    let world = World::new(1).await;
+    let shelf = &world.members[0].directory.shelf;
+    let device = SigningKey::generate();
+    let (subject, newer) = world.presence_of(&device, 2);
+    shelf.put(now(), shelf.check(now(), newer).expect("holds")).expect("stored");
+    let (_, mut older) = world.presence_of(&device, 1);
+    let Record::Presence(presence) = &mut older else { panic!("a presence record") };
+    let (_, Record::Presence(other)) = world.presence(1) else { panic!("a presence record") };
+    presence.certificate = other.certificate;
+    let bytes = ahoy_protocol::Wire::encode(&older).expect("fits");
+    let refusal = shelf.put_bytes(now(), &shelf.keys(now(), &subject)[0], &bytes, now().plus(HOUR)).expect_err("is older");
+    assert!(matches!(refusal, Refusal::Put(PutError::Superseded(_))), "{refusal}");
 }
 
 #[tokio::test]

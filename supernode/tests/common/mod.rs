@@ -7,8 +7,9 @@ use ahoy_login::admin::Admin;
 use ahoy_login::{Clock, Config, Server};
 use ahoy_login_client::{LoginClient, NewDevice};
 use ahoy_node::ServeArgs;
-use ahoy_protocol::certificate::{DeviceCertificate, UserCertificate};
+use ahoy_protocol::certificate::{DeviceCertificate, NodeRole, UserCertificate};
 use ahoy_protocol::directory::{ALPN, Found, Push, Request, Response, SealedSignal};
+use ahoy_protocol::login::NodeRequest;
 use ahoy_protocol::record::{PRESENCE_LIFE, PresenceRecord, PresenceStatement, Record, USER_STATEMENT_LIFE, UserRecord, UserStatement};
 use ahoy_protocol::{DeviceKey, List, Name, NodeKey, Signed, UnixMillis};
 use ahoy_supernode::{Args, Supernode};
@@ -93,6 +94,24 @@ impl Network {
 
     pub(crate) async fn login_client(&self) -> LoginClient {
         LoginClient::connect(&self.link.parse().expect("a link")).await.expect("connects")
+    }
+
+    /// The key of a node that the roster lists, where nothing serves.
+    pub(crate) async fn enrolled(&self, role: NodeRole) -> SigningKey {
+        let login = self.login_client().await;
+        let key = SigningKey::generate();
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 9));
+        let request = NodeRequest {
+            network: login.network().id,
+            role,
+            node: key.node_key(),
+            udp: List::first_of([nowhere]),
+            tcp: List::default(),
+            overlay: List::first_of((role == NodeRole::Supernode).then_some(nowhere)),
+            issued: now(),
+        };
+        login.enrol(&self.token().await, key.sign(&request).expect("fits")).await.expect("enrols");
+        key
     }
 
     pub(crate) async fn user(&self, name: &str) -> Device {

@@ -63,6 +63,19 @@ pub fn write_tone(path: &Path, format: Format, hertz: f32, seconds: f32) {
     writer.finalize().expect("the test's folder can be written");
 }
 
+/// Writes samples as a file of 48 kHz, one channel and 16 bits.
+///
+/// # Panics
+/// If the file cannot be written.
+pub fn write_mono(path: &Path, samples: &[f32]) {
+    let format = Format { rate_hz: 48_000, channels: 1, bits: 16, float: false };
+    let mut writer = WavWriter::create(path, format.spec()).expect("the test's folder can be written");
+    for sample in samples {
+        writer.write_sample((sample * f32::from(i16::MAX)) as i16).expect("the sample fits the format");
+    }
+    writer.finalize().expect("the test's folder can be written");
+}
+
 /// Writes a valid file without a single sample.
 ///
 /// # Panics

@@ -56,18 +56,22 @@ fn calls() {
     }
 }
 
-/// Median and 95th percentile.
+/// Median, and the value that one in twenty is worse than.
 fn cell(figures: Option<&Figures>, row: &str) -> String {
     let Some(mut values) = figures.and_then(|figures| figures.get(row)).cloned() else { return String::new() };
     values.sort_by(f64::total_cmp);
     let at = |share: f64| values[((values.len() - 1) as f64 * share).round() as usize];
-    let digits = if row.contains("PESQ") { 2 } else { 0 };
-    format!("{:.digits$} (p95 {:.digits$}, n {})", at(0.5), at(0.95), values.len())
+    if row.contains("PESQ") {
+        return format!("{:.2} (p5 {:.2}, n {})", at(0.5), at(0.05), values.len());
+    }
+    format!("{:.0} ms (p95 {:.0}, n {})", at(0.5), at(0.95), values.len())
 }
 
 fn measure(network: &Network, alice: &Person, bob: &Person) -> Figures {
-    let speech = wav::sample_speech();
-    let speech = speech.to_str().unwrap();
+    let speech_path = network.folder().join("speech.wav");
+    let sent = speech_from_its_first_sound();
+    wav::write_mono(&speech_path, &sent);
+    let speech = speech_path.to_str().unwrap();
     let at_bob = network.folder().join("at-bob.wav");
     let at_alice = network.folder().join("at-alice.wav");
     let bob = bob.online(&["--auto-answer", "--play", speech, "--record", at_bob.to_str().unwrap()]);
@@ -81,7 +85,7 @@ fn measure(network: &Network, alice: &Person, bob: &Person) -> Figures {
         let bobs = bobs_events(&bob, mark);
         // The first call warms caches that later ones find warm.
         if number > 0 {
-            note(&mut figures, started_ms, &call.events(), &bobs, ended.text("recording").as_ref());
+            note(&mut figures, started_ms, &call.events(), &bobs, &sent, ended.text("recording").as_ref());
         }
         let _ = std::fs::remove_file(ended.text("recording"));
         let _ = std::fs::remove_file(&at_alice);
@@ -89,12 +93,19 @@ fn measure(network: &Network, alice: &Person, bob: &Person) -> Figures {
     figures
 }
 
+/// The sample speech without the silence that it begins with, which would count as a delay of the first sound.
+fn speech_from_its_first_sound() -> Vec<f32> {
+    const LOUD: f32 = 0.01;
+    let samples = wav::read_mono(&wav::sample_speech());
+    samples.into_iter().skip_while(|sample| sample.abs() < LOUD).collect()
+}
+
 fn bobs_events(bob: &Process, mark: usize) -> Vec<Event> {
     // Only events are lines of bob's output, so that lines and events are counted alike.
     bob.events().split_off(mark.min(bob.events().len()))
 }
 
-fn note(figures: &mut Figures, started_ms: f64, alices: &[Event], bobs: &[Event], recording: &Path) {
+fn note(figures: &mut Figures, started_ms: f64, alices: &[Event], bobs: &[Event], sent: &[f32], recording: &Path) {
     let mut add = |row, value: Option<f64>| figures.entry(row).or_default().extend(value);
     let first = |events: &[Event], name: &str| events.iter().find(|event| event.is(name)).cloned();
     let field = |events: &[Event], name: &str, field: &str| first(events, name).map(|event| event.number(field));
@@ -108,8 +119,7 @@ fn note(figures: &mut Figures, started_ms: f64, alices: &[Event], bobs: &[Event]
     add("answer to first sound, at the caller", field(alices, "first-sound", "after_ms"));
     add("placing to connected", field(alices, "connected", "setup_ms"));
     add("connected to direct path", between(connected, direct));
-    let sent = wav::read_mono(&wav::sample_speech());
-    let quality = ahoy::quality::compare(&sent, &wav::read_mono(recording)).expect("speech was recorded");
+    let quality = ahoy::quality::compare(sent, &wav::read_mono(recording)).expect("speech was recorded");
     let ahead_us = between(field(alices, "media", "play_started_us"), field(bobs, "media", "record_started_us"));
     add("mouth to ear", ahead_us.map(|us| us / 1_000.0 + quality.delay_samples as f64 / SAMPLES_PER_MS));
     add("quality, PESQ-WB", Some(quality.pesq_wb.into()));
