@@ -52,6 +52,9 @@ const RECORD_REFRESH: Duration = Duration::from_secs(6 * 3600);
 const PUBLISH_RETRY: Duration = Duration::from_secs(5);
 /// How often the login server is asked for a newer roster; supernodes tell of one sooner.
 const ROSTER_REFRESH: Duration = Duration::from_secs(600);
+/// How soon it is asked, without a supernode, and how rarely after a while.
+const ROSTER_SEARCH_FIRST: Duration = Duration::from_secs(2);
+const ROSTER_SEARCH_MOST: Duration = Duration::from_secs(60);
 /// How often certificates and grant are renewed, though they live longer: a day in which the login server is away must not be noticed.
 const RENEWAL: Duration = Duration::from_secs(24 * 3600);
 /// How often it is looked whether a renewal is due.
@@ -395,8 +398,11 @@ async fn warn_of_absence(inner: Arc<Inner>) {
     }
 }
 
-/// Keeps the roster new, from the login server.
+/// Keeps the roster new, from the login server: now and then while there are supernodes, which tell of a newer one sooner, and soon while
+/// there are none, since they may be elsewhere by now.
 async fn keep_roster(inner: Arc<Inner>) {
+    let mut live = inner.live.subscribe();
+    let mut backoff = Backoff::new(ROSTER_SEARCH_FIRST, ROSTER_SEARCH_MOST);
     loop {
         let account = lock(&inner.account).clone();
         if let Ok(login) = LoginClient::with_network(&account.link, account.document.clone()) {
@@ -407,7 +413,16 @@ async fn keep_roster(inner: Arc<Inner>) {
                 Err(error) => debug!(%error, "no newer roster from the login server"),
             }
         }
-        sleep(ROSTER_REFRESH - share_of(ROSTER_REFRESH / 5, random_u64())).await;
+        if live.borrow_and_update().is_empty() {
+            sleep(ROSTER_SEARCH_FIRST + backoff.after_failure(random_u64())).await;
+        } else {
+            backoff.after_success();
+            tokio::select! {
+                () = sleep(ROSTER_REFRESH - share_of(ROSTER_REFRESH / 5, random_u64())) => {}
+                // What it waited for is let go of before the next wait.
+                () = async { drop(live.wait_for(Vec::is_empty).await) } => sleep(share_of(ROSTER_SEARCH_FIRST, random_u64())).await,
+            }
+        }
     }
 }
 
@@ -647,6 +662,10 @@ impl Inner {
         let account = lock(&self.account).clone();
         let login = LoginClient::with_network(&account.link, account.document.clone()).map_err(|error| error.to_string())?;
         let credentials = login.renew(&account.keys.signing).await.map_err(|error| error.to_string())?;
+        let renewed = account.network.verify_issued(&credentials.user).map_err(|error| error.to_string())?;
+        if renewed.name != account.name {
+            return Err("the login server renewed another account than this one".to_owned());
+        }
         self.home.save_credentials(&credentials).map_err(|error| error.to_string())?;
         self.adopt_roster(&credentials.roster.clone());
         self.update_account(|account| account.renew_record(&credentials));

@@ -23,6 +23,9 @@ async fn a_network_keeps_its_accounts_in_postgresql() {
     let (device, registered) = register(&client, "bob").await;
     assert_eq!(sign_in(&client, "bob", PASSWORD).await.expect("signs in").user.user_key(), registered.user.user_key());
     assert_eq!(client.renew(&device.key).await.expect("renews").devices.len(), 2);
+    let serial = registered.credentials.device.claims().expect("reads").serial;
+    let again = client.sign_in(&name("bob"), PASSWORD, &device.new_device()).await.expect("signs in again");
+    assert_eq!(again.credentials.device.claims().expect("reads").serial, serial);
 
     let admin = Admin::open(dir.path(), Clock::default()).await.expect("opens");
     let key = SigningKey::generate();
@@ -30,9 +33,11 @@ async fn a_network_keeps_its_accounts_in_postgresql() {
     let token = admin.node_token().await.expect("gives a token");
     let credentials = client.enrol(&token, request.clone()).await.expect("enrols");
     assert_eq!(credentials.roster.claims().expect("reads").nodes.len(), 1);
-    client.enrol(&token, request).await.expect("the same node may");
+    client.enrol(&token, request.clone()).await.expect("the same node may");
     let other = node_request(server.link().network, &SigningKey::generate(), NodeRole::Relay, "127.0.0.1:4000");
     assert_eq!(refusal(client.enrol(&token, other).await), LoginError::Token);
+    admin.remove_node(&key.node_key().to_string()).await.expect("removes");
+    assert_eq!(refusal(client.enrol(&token, request).await), LoginError::Token);
 
     admin.disable(&name("bob")).await.expect("disables");
     assert_eq!(refusal(client.renew(&device.key).await), LoginError::Disabled);

@@ -1,6 +1,7 @@
 //! quinn's settings for the two kinds of connection: calls between peers, and control between a client and a node.
 
 use crate::controller::ConstantWindowFactory;
+use ahoy_identity::SigningKey;
 use quinn::congestion::CubicConfig;
 use quinn::{AckFrequencyConfig, ConnectionId, ConnectionIdGenerator, EndpointConfig, IdleTimeout, TransportConfig, VarInt};
 use std::sync::Arc;
@@ -38,19 +39,25 @@ const CONTROL_WINDOW_BYTES: u32 = 256 * 1024;
 
 /// Length of connection identifiers: enough to keep connections apart, four bytes less in every voice packet than usual.
 const CONNECTION_ID_BYTES: usize = 4;
+/// Of nodes, which have many more connections, and are reset by them.
+const NODE_CONNECTION_ID_BYTES: usize = 8;
 
 /// For clients. The fixed bit stays set, here and below: what shares the port is told apart by it.
 pub(crate) fn client_endpoint() -> EndpointConfig {
     let mut config = EndpointConfig::default();
     config.grease_quic_bit(false);
-    config.cid_generator(|| Box::new(ShortConnectionIds));
+    config.cid_generator(|| Box::new(RandomConnectionIds::<CONNECTION_ID_BYTES>));
     config
 }
 
-/// For nodes. Their connection identifiers stay at quinn's eight bytes, which can be told from foreign ones.
-pub(crate) fn node_endpoint() -> EndpointConfig {
-    let mut config = EndpointConfig::default();
+/// For socket number `socket` of the node with this key. The key of stateless resets (RFC 9000, section 10.3) is derived from the node's, so that a
+/// node that has begun anew can tell those who still believe in its old connections; the socket's number is in it, so that one socket
+/// does not give away another's tokens.
+pub(crate) fn node_endpoint(key: &SigningKey, socket: usize) -> EndpointConfig {
+    let secret = ahoy_identity::sha256(&[b"ahoy/stateless-reset/1\0", key.seed(), &(socket as u64).to_be_bytes()]);
+    let mut config = EndpointConfig::new(Arc::new(ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &secret)));
     config.grease_quic_bit(false);
+    config.cid_generator(|| Box::new(RandomConnectionIds::<NODE_CONNECTION_ID_BYTES>));
     config
 }
 
@@ -108,16 +115,16 @@ fn base(idle: Duration, streams: u32) -> TransportConfig {
     config
 }
 
-/// Random connection identifiers of [`CONNECTION_ID_BYTES`].
-struct ShortConnectionIds;
+/// Random connection identifiers of so many bytes. None is refused for its looks: one from before a restart has to be answered with a reset.
+struct RandomConnectionIds<const BYTES: usize>;
 
-impl ConnectionIdGenerator for ShortConnectionIds {
+impl<const BYTES: usize> ConnectionIdGenerator for RandomConnectionIds<BYTES> {
     fn generate_cid(&mut self) -> ConnectionId {
-        ConnectionId::new(&ahoy_identity::random::<CONNECTION_ID_BYTES>())
+        ConnectionId::new(&ahoy_identity::random::<BYTES>())
     }
 
     fn cid_len(&self) -> usize {
-        CONNECTION_ID_BYTES
+        BYTES
     }
 
     fn cid_lifetime(&self) -> Option<Duration> {

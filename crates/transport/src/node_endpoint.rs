@@ -70,8 +70,12 @@ impl NodeEndpoint {
         for (index, socket) in list.into_iter().enumerate() {
             let address = socket.address();
             let socket = NodeSocket { socket, index, all: Arc::clone(&sockets), handler: Arc::clone(&handler) };
-            let endpoint =
-                Endpoint::new_with_abstract_socket(config::node_endpoint(), Some(server.clone()), Arc::new(socket), Arc::new(TokioRuntime));
+            let endpoint = Endpoint::new_with_abstract_socket(
+                config::node_endpoint(key, index),
+                Some(server.clone()),
+                Arc::new(socket),
+                Arc::new(TokioRuntime),
+            );
             endpoints.push(endpoint.map_err(|error| TransportError::bind(address, &error))?);
         }
         let key = SigningKey::from_seed(*key.seed());

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use ahoy_e2e::{LONG, wait_for_voice};
-use ahoy_lab::{Network, Person, Process, Spot, wav};
+use ahoy_lab::{Network, Node, Person, Process, Spot, wav};
 use std::time::{Duration, Instant};
 
 /// How long devices may take to notice that their supernodes are gone and to be known at another.
@@ -52,6 +52,25 @@ fn one_supernode_of_three_is_enough_to_sign_in_and_to_call() {
         let _ = call.stop().succeeded();
         let _ = bob.wait_event(mark, "ended", LONG, |_| true);
     }
+}
+
+#[test]
+fn the_only_supernode_and_relay_come_back_empty_and_elsewhere_and_people_are_found_again() {
+    let mut network = Network::start(1, 1);
+    let (alice, bob) = (network.person("alice"), network.person("bob"));
+    let bob = bob.online(&["--auto-answer"]);
+    wait_for_voice(&alice.call("bob", &["--seconds", "1"]), 0);
+    network.supernodes[0].process.kill();
+    network.relays[0].process.kill();
+    for (role, label) in [("supernode", "supernode again"), ("relay", "relay again")] {
+        let again = Node::serving(Process::start(label, network.node_command(role, 0, &Spot::loopback())));
+        if role == "relay" { &mut network.relays } else { &mut network.supernodes }.push(again);
+    }
+    let call = call_when_reachable(&alice, "bob");
+    wait_for_voice(&call, 0);
+    let mark = bob.mark();
+    let _ = call.stop().succeeded();
+    let _ = bob.wait_event(mark, "ended", LONG, |_| true);
 }
 
 #[test]

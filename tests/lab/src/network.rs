@@ -211,7 +211,12 @@ impl Network {
 }
 
 impl Node {
-    fn serving(process: Process) -> Self {
+    /// The node that has just been started, once it serves.
+    ///
+    /// # Panics
+    /// If it does not.
+    #[must_use]
+    pub fn serving(process: Process) -> Self {
         let address = process.wait_line(START_TIMEOUT, "`serving IP:PORT`", |line| line.strip_prefix("serving ")?.trim().parse().ok());
         Self { process, address }
     }
