@@ -25,11 +25,12 @@ const CALL_ACK_DELAY: Duration = Duration::from_millis(100);
 /// Streams a call's side may have open: one for control, the rest for what a call adds.
 const CALL_STREAMS: u32 = 4;
 
-/// A control connection is given up after this long in silence: three keep-alives lost.
-const CONTROL_IDLE: Duration = Duration::from_secs(60);
+/// A control connection is given up after this long in silence: three keep-alives lost. A supernode that died without a word is noticed
+/// within it, and its clients are at another.
+const CONTROL_IDLE: Duration = Duration::from_secs(36);
 /// Keep-alives of control connections come between these: often enough for NATs that forget after 30 s, and spread, so
 /// that clients which all came back at once do not all ask at once ever after.
-const CONTROL_KEEP_ALIVE_MS: std::ops::Range<u64> = 15_000..20_000;
+const CONTROL_KEEP_ALIVE_MS: std::ops::Range<u64> = 9_000..12_000;
 /// Streams a side of a control connection may have open, each one request.
 const CONTROL_STREAMS: u32 = 8;
 /// What a control connection may hold unread per stream. No message is longer.
