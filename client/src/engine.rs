@@ -24,7 +24,7 @@ use ahoy_protocol::ids::CallSecret;
 use ahoy_protocol::invitation::{RelayOffer, SignalKind};
 use ahoy_protocol::{CallId, DeviceKey, Name, UnixMillis};
 use ahoy_transport::{ClientEndpoint, PathStatus, TransportError};
-use call::{Call, Party};
+use call::{AbortOnDrop, Call, Party};
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -73,6 +73,7 @@ pub async fn start(home: Arc<Home>, mut account: Account, config: Config) -> Res
     let me = Identity { name: account.name.clone(), user: own_user_key(&account), device: account.keys.signing.device_key() };
     let sessions = Sessions::start(endpoint.clone(), home.clone(), account, roster, signals, warnings);
     let relays = Relays::new(endpoint.clone(), sessions.clone());
+    let measuring = AbortOnDrop(tokio::spawn(relays.clone().keep_measured()));
     let (link_events, links) = mpsc::channel(LINK_QUEUE);
     let (alive, speakers) = mpsc::channel(1);
     let shared = Shared { endpoint, sessions: sessions.clone(), relays, events: link_events, alive: Some(alive) };
@@ -90,6 +91,7 @@ pub async fn start(home: Arc<Home>, mut account: Account, config: Config) -> Res
         done,
         notices,
         speakers,
+        _measuring: measuring,
         inputs: Inputs { commands: queue, sealed, warned, links, results, noticed },
     };
     tokio::spawn(engine.run());
@@ -142,6 +144,7 @@ struct Engine {
     notices: mpsc::Sender<(CallId, Notice)>,
     /// Ends when nobody has anything to say any more.
     speakers: mpsc::Receiver<Infallible>,
+    _measuring: AbortOnDrop,
     inputs: Inputs,
 }
 
@@ -336,6 +339,10 @@ impl Engine {
             return self.desk.handle_found(now, id, &[]);
         }
         let Some(call) = self.calls.get_mut(&id) else { return };
+        if let Some(nearest) = relays.first().map(|offer| offer.node) {
+            let relays = self.shared.relays.clone();
+            tokio::spawn(async move { relays.prepare(&nearest).await });
+        }
         call.relays = relays;
         call.supernodes_asked = person.supernodes_asked;
         call.found_at = person.found_at.iter().map(ToString::to_string).collect();

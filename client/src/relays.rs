@@ -9,6 +9,7 @@ use ahoy_protocol::directory::{RELAYS_NAMED_MAX, Request, Response};
 use ahoy_protocol::invitation::RelayOffer;
 use ahoy_protocol::relay::{ALPN, Join, LegEvent};
 use ahoy_protocol::{CallId, DeviceKey, NodeKey};
+use ahoy_resilience::share_of;
 use ahoy_transport::{ClientEndpoint, Connection, SendStream, TransportError, receive, send};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -22,8 +23,10 @@ use tracing::debug;
 
 /// How long a relay has to show how far it is.
 const MEASURE_TIME: Duration = Duration::from_millis(700);
-/// How long a measurement is good for.
-const MEASURED_FOR: Duration = Duration::from_secs(60);
+/// How long a measurement is good for: distances change when the network does, which a call notices by itself.
+const MEASURED_FOR: Duration = Duration::from_secs(300);
+/// How often relays are measured by a device that is online, so that a call need not wait for it.
+const MEASURE_EVERY: Duration = Duration::from_secs(240);
 /// How long a relay has for a handshake, and for joining a leg.
 const JOIN_TIME: Duration = Duration::from_secs(4);
 
@@ -111,6 +114,23 @@ impl Relays {
             book.measured.iter().map(|(node, measured)| RelayOffer { node: *node, rtt_ms: in_millis(measured.rtt) }).collect();
         offers.sort_by_key(|offer| offer.rtt_ms);
         offers
+    }
+
+    /// Keeps the distances known, until it is dropped.
+    pub async fn keep_measured(self) {
+        loop {
+            self.sessions.online().await;
+            let measured = self.measure(self.named().await).await;
+            self.book.lock().await.measured = measured;
+            tokio::time::sleep(MEASURE_EVERY - share_of(MEASURE_EVERY / 10, u64::from_le_bytes(ahoy_identity::random()))).await;
+        }
+    }
+
+    /// Connects to a relay that a call is likely to use, while it rings.
+    pub async fn prepare(&self, node: &NodeKey) {
+        if let Ok(Err(error)) = timeout(JOIN_TIME, self.connection(node)).await {
+            debug!(%error, "a relay could not be prepared");
+        }
     }
 
     /// Of relays that the other side offers, those that this device reaches too, the least sum of distances first.
