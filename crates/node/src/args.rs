@@ -16,10 +16,10 @@ pub struct ServeArgs {
     /// Folder for the node's key and certificate; made if it is not there
     #[arg(long, value_name = "DIR")]
     pub data: PathBuf,
-    /// Address to serve at, UDP and TCP; may be given several times, for IPv4 and IPv6
+    /// UDP address to serve at; may be given several times, for IPv4 and IPv6
     #[arg(long, value_name = "IP:PORT", required = true)]
     pub listen: Vec<SocketAddr>,
-    /// A further TCP address, such as one on port 443
+    /// A TCP address, such as one on port 443; kept for TLS over TCP, which is not served yet
     #[arg(long, value_name = "IP:PORT")]
     pub tcp: Vec<SocketAddr>,
     /// Where others reach this node, if that is not the listen address
