@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use ahoy_lab::{Capture, Event, Finished, Lab, Nat, Network, Person, Plan, Process, Router, Spot, alone, best_of_tries, lab_or_skip, wav};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -261,7 +262,9 @@ fn pieces_of_voice() -> Vec<(String, Vec<u8>)> {
     let packets = encode();
     assert_eq!(packets, encode());
     let long = packets.iter().filter(|packet| packet.len() >= 3 * PIECE_BYTES);
-    some_of("voice packet", long.map(|packet| packet[PIECE_BYTES..2 * PIECE_BYTES].to_vec()).collect())
+    // The padding of packets of silence is in every other protocol's padding too.
+    let is_telling = |piece: &Vec<u8>| piece.iter().collect::<BTreeSet<_>>().len() > PIECE_BYTES / 2;
+    some_of("voice packet", long.map(|packet| packet[PIECE_BYTES..2 * PIECE_BYTES].to_vec()).filter(is_telling).collect())
 }
 
 fn some_of(what: &str, pieces: Vec<Vec<u8>>) -> Vec<(String, Vec<u8>)> {
