@@ -7,10 +7,10 @@ CARGO ?= cargo
 PROGRAMS := -p ahoy -p ahoy-login -p ahoy-supernode -p ahoy-relay
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-full check fuzz bench fmt
+.PHONY: help run test test-full check fuzz bench bench-rival fmt
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## build everything and make a call through a whole network on this machine
 	@scripts/install-packages run
@@ -42,7 +42,14 @@ fuzz: ## every fuzz target for two minutes; AHOY_FUZZ_SECONDS=N for another time
 bench: ## the figures of docs/benchmarks.md, measured here; needs root for the emulated links
 	@scripts/install-packages test
 	@$(CARGO) build --release --locked $(PROGRAMS) -p ahoy-netlab
-	@AHOY_BIN_DIR=$(CURDIR)/target/release $(CARGO) test --workspace --locked --test bench -- --ignored --nocapture --test-threads=1
+	@AHOY_BIN_DIR=$(CURDIR)/target/release $(CARGO) test --workspace --locked --test bench --test transport -- --ignored --nocapture --test-threads=1
+
+bench-rival: ## how long iroh takes to open a connection over the same emulated links; builds it first, which takes a while
+	@scripts/install-packages test
+	@$(CARGO) build --release --locked --manifest-path benches/iroh-rival/Cargo.toml
+	@$(CARGO) build --release --locked -p ahoy-netlab
+	@AHOY_BIN_DIR=$(CURDIR)/target/release AHOY_RIVAL=$(CURDIR)/benches/iroh-rival/target/release/iroh-rival \
+		$(CARGO) test --workspace --locked --test rival -- --ignored --nocapture --test-threads=1
 
 fmt: ## format everything
 	@$(CARGO) fmt --all

@@ -1,6 +1,7 @@
 //! Registering and signing in: how a device becomes part of an account.
 
 use crate::home::{Account, Home, HomeError};
+use crate::reach::ReachSettings;
 use crate::sessions::publish_once;
 use ahoy_directory::{Gate, choose_user};
 use ahoy_identity::{ChainError, SigningKey};
@@ -67,10 +68,11 @@ pub async fn enter(
     name: &Name,
     password: &str,
     label: &str,
+    reach: &ReachSettings,
 ) -> Result<Entered, AccountError> {
     home.check_owner(name, link)?;
     let keys = home.device_keys()?;
-    let login = LoginClient::connect(link).await?;
+    let login = LoginClient::connect_through(link, reach.login_proxy(link).as_deref()).await?;
     let device = NewDevice { device: keys.signing.device_key(), seal: keys.seal.public(), label: label.to_owned() };
     let signed_in = match entrance {
         Entrance::Register => login.register(name, password, &device).await?,
@@ -89,7 +91,7 @@ pub async fn enter(
         roster: credentials.roster.clone(),
         credentials,
     };
-    let is_published = publish(&mut account, &user, epoch).await?;
+    let is_published = publish(&mut account, &user, epoch, reach).await?;
     // The user key is wiped here: from now on the device has its own keys alone.
     drop(user);
     home.save(&account)?;
@@ -97,8 +99,9 @@ pub async fn enter(
 }
 
 /// Writes the user record to the directory: reads what is there, merges, writes, and tries again if another device was faster.
-async fn publish(account: &mut Account, user: &SigningKey, epoch: u32) -> Result<bool, AccountError> {
+async fn publish(account: &mut Account, user: &SigningKey, epoch: u32, reach: &ReachSettings) -> Result<bool, AccountError> {
     let endpoint = ClientEndpoint::bind(None, &account.keys.signing)?;
+    endpoint.set_reach(reach.of_transport());
     let mut is_published = false;
     for _ in 0..PUBLISH_TRIES_MAX {
         match publish_once(&endpoint, account).await {

@@ -3,10 +3,13 @@
 use crate::account::{Entrance, enter};
 use crate::control::{self, CallLine, Line};
 use crate::demo::{self, DemoOptions};
+use crate::doctor;
 use crate::engine::{self, Config, Handle};
 use crate::events::{Event, Output, Stamped};
 use crate::home::{Home, HomeError};
 use crate::media::MediaOptions;
+use crate::reach::ReachSettings;
+use crate::settings::Key;
 use ahoy_audio::wav::read_speech;
 use ahoy_protocol::{Name, NetworkLink};
 use ahoy_store::StoreError;
@@ -23,11 +26,11 @@ use tracing_subscriber::EnvFilter;
 /// Commands from standard input carried out at one time; further ones wait.
 const COMMANDS_MAX: usize = 16;
 
-/// Peer-to-peer voice: sign in with a name and a password, see who is there, call.
+/// Peer-to-peer voice: sign in with a name and a password, call people, and let them call you.
 #[derive(Debug, Parser)]
-#[command(name = "ahoy", version, arg_required_else_help = true)]
+#[command(name = "ahoy", version, arg_required_else_help = true, after_help = FIRST_STEPS)]
 struct Cli {
-    /// Folder of this device's account.
+    /// Folder of this device's account [default: $XDG_DATA_HOME/ahoy or ~/.local/share/ahoy]
     #[arg(long, global = true, value_name = "DIR", env = "AHOY_HOME")]
     home: Option<PathBuf>,
     /// One JSON object a line on standard output instead of sentences.
@@ -39,18 +42,31 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Make an account, and sign this device in.
+    /// Make an account, and sign this device in to it.
     Register(EnterArgs),
     /// Sign this device in to an account that exists.
     SignIn(EnterArgs),
-    /// Stay reachable until interrupted; takes commands as JSON lines on standard input.
+    /// Stay reachable until Ctrl-C; takes commands as JSON lines on standard input.
     Online(OnlineArgs),
-    /// Call somebody; an interrupt hangs up.
+    /// Call somebody; Ctrl-C hangs up.
     Call(CallArgs),
-    /// Trust the key that somebody has now, after he has told you on another way that it is his.
+    /// Trust the key that NAME has now. Ask NAME on another way first whether it is really theirs.
     Trust {
         /// Whose.
         name: String,
+    },
+    /// Look at this computer's network: whether calls will connect, and what to do where they do not.
+    #[command(after_help = DOCTOR_HELP)]
+    Doctor {
+        /// Look at this network instead of the one that this device is signed in to.
+        #[arg(long, value_name = "LINK")]
+        network: Option<String>,
+    },
+    /// Show and change how this device reaches the network.
+    #[command(after_help = SETTINGS_HELP)]
+    Settings {
+        #[command(subcommand)]
+        action: Option<SettingsCommand>,
     },
     /// A whole network on this machine, and a call over it.
     Demo {
@@ -59,6 +75,48 @@ enum Command {
         seconds: Option<u32>,
     },
 }
+
+const FIRST_STEPS: &str = "\
+First steps, with the network link that whoever runs your network gave you:
+  ahoy register bob --network LINK    make an account
+  ahoy online                         be there for calls
+  ahoy call alice                     call somebody
+  ahoy doctor                         when calls do not connect";
+
+#[derive(Debug, Subcommand)]
+enum SettingsCommand {
+    /// Show all settings; this is also what `ahoy settings` alone does.
+    List,
+    /// Change a setting.
+    Set {
+        /// Which one.
+        key: Key,
+        /// What it shall be.
+        value: String,
+    },
+    /// Let a setting be what it is by default.
+    Unset {
+        /// Which one.
+        key: Key,
+    },
+}
+
+const DOCTOR_HELP: &str = "It needs about ten seconds at most, changes nothing, and works while another ahoy runs. Exit status 0 says that calls \
+    can be made, 1 that they cannot.";
+
+const SETTINGS_HELP: &str = "\
+Settings:
+  proxy         What connections go through where they cannot go straight: http://HOST:PORT or
+                socks5://HOST:PORT, with USER:PASSWORD@ before HOST where it wants one, or none.
+                By default HTTPS_PROXY or ALL_PROXY of the environment, if there is one.
+  udp           auto: wherever it gets through. never: everything goes over TCP.
+  relay         Whose calls stay on relays, so that they do not learn this computer's address:
+                auto (nobody's), strangers, or always.
+  port-mapping  on: the router is asked to let calls through. off: it is not.
+  birthday      Crossing a difficult router by trying many ports: auto (while this computer is
+                plugged in), on, or off.
+
+An ahoy that runs follows a change at once; connections and calls that stand stay as they are.";
 
 #[derive(Debug, Args)]
 struct EnterArgs {
@@ -143,7 +201,8 @@ impl Command {
                 parse_link(&args.network).map(drop)
             }
             Self::Call(CallArgs { name, .. }) | Self::Trust { name } => parse_name(name).map(drop),
-            Self::Online(_) | Self::Demo { .. } => Ok(()),
+            Self::Doctor { network: Some(link) } => parse_link(link).map(drop),
+            Self::Online(_) | Self::Doctor { network: None } | Self::Settings { .. } | Self::Demo { .. } => Ok(()),
         }
     }
 }
@@ -170,6 +229,8 @@ impl Cli {
             Command::Online(args) => online_command(home, args, output).await,
             Command::Call(args) => call_command(home, args, output).await,
             Command::Trust { name } => home.forget_pin(&parse_name(&name)?).map_err(words),
+            Command::Doctor { network } => doctor_command(&home, network.as_deref(), output).await,
+            Command::Settings { action } => settings_command(&home, action.unwrap_or(SettingsCommand::List), output).await,
             Command::Demo { .. } => Ok(()),
         }
     }
@@ -194,7 +255,8 @@ async fn enter_command(home: &Home, entrance: Entrance, args: EnterArgs, output:
     home.check_owner(&name, &link).map_err(words)?;
     let password = password(entrance)?;
     let label = args.device.unwrap_or_else(computer_name);
-    let entered = enter(home, entrance, &link, &name, &password, &label).await.map_err(words)?;
+    let reach = reach(home, output)?;
+    let entered = enter(home, entrance, &link, &name, &password, &label, &reach).await.map_err(words)?;
     let name = name.to_string();
     if entrance == Entrance::Register {
         output.tell(&Event::Registered { name: name.clone() });
@@ -263,11 +325,47 @@ async fn start(home: Home, config: Config) -> Result<Handle, String> {
     engine::start(Arc::new(home), account, config).await.map_err(words)
 }
 
+/// What the settings of the home and the environment say.
+fn reach(home: &Home, output: Output) -> Result<ReachSettings, String> {
+    let (reach, problem) = home.settings().map_err(words)?.reach_here();
+    if let Some(error) = problem {
+        let text = format!("the proxy that the environment names is not used: {error}; `ahoy settings set proxy` sets another");
+        output.tell(&Event::Warning { text });
+    }
+    Ok(reach)
+}
+
+async fn settings_command(home: &Home, action: SettingsCommand, output: Output) -> Result<(), String> {
+    let settings = match action {
+        SettingsCommand::List => return home.settings().map(|settings| output.tell(&settings.event())).map_err(words),
+        SettingsCommand::Set { key, value } => home.change_setting(key, Some(&value)),
+        SettingsCommand::Unset { key } => home.change_setting(key, None),
+    };
+    output.tell(&settings.map_err(words)?.event());
+    match home.lock() {
+        Err(HomeError::Store(StoreError::InUse { .. })) => {
+            let followed = control::delegate(home.path(), &Line::FollowSettings, |_| {}).await;
+            followed.map_err(words)?.map_err(|reason| format!("it is set, but the ahoy that runs does not follow it: {reason}"))
+        }
+        // Nobody runs: the next one that does reads it.
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
+async fn doctor_command(home: &Home, network: Option<&str>, output: Output) -> Result<(), String> {
+    let link = network.map(parse_link).transpose()?;
+    let report = doctor::examine(home, link).await;
+    let reason = report.why_not();
+    output.tell(&Event::Doctor(Box::new(report)));
+    reason.map_or(Ok(()), Err)
+}
+
 async fn online_command(home: Home, args: OnlineArgs, output: Output) -> Result<(), String> {
     let _lock = home.lock().map_err(|error| owned_by_another(&home, error))?;
     let media = args.sound.media()?;
     let dir = home.path().to_owned();
-    let handle = start(home, Config { auto_answer: args.auto_answer, media }).await?;
+    let reach = reach(&home, output)?;
+    let handle = start(home, Config { auto_answer: args.auto_answer, media, reach }).await?;
     let serving = serve_others(dir, handle.clone());
     let commands = stdin_commands(handle.clone(), output);
     let online = async {
@@ -366,10 +464,9 @@ async fn call_command(home: Home, args: CallArgs, output: Output) -> Result<(), 
         Err(HomeError::Store(StoreError::InUse { .. })) => return delegate_call(&home, line, output).await,
         Err(error) => return Err(error.to_string()),
     };
-    // A file that cannot be read or written is told before anybody's telephone rings.
-    line.media().map_err(words)?;
     let dir = home.path().to_owned();
-    let handle = start(home, Config::default()).await?;
+    let reach = reach(&home, output)?;
+    let handle = start(home, Config { reach, ..Config::default() }).await?;
     let outcome = tokio::select! {
         outcome = control::call(&handle, &line, interrupt(), |event| output.tell(event)) => outcome,
         () = serve_others(dir, handle.clone()) => Ok(()),

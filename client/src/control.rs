@@ -62,6 +62,8 @@ pub enum Line {
     HangUp,
     /// Say how things are.
     Status,
+    /// Read the settings again, and follow them.
+    FollowSettings,
 }
 
 /// How to call somebody.
@@ -125,6 +127,7 @@ pub async fn carry_out(
             tell(&handle.online_event());
             Ok(())
         }
+        Line::FollowSettings => handle.follow_settings().await,
         Line::Call(line) => call(handle, line, interrupted, tell).await,
     }
 }
@@ -140,7 +143,10 @@ pub async fn call(
     mut tell: impl FnMut(&Event),
 ) -> Result<(), String> {
     let to: Name = line.name.parse().map_err(|error| format!("\"{}\" is not a name: {error}", line.name))?;
-    let media = line.media().map_err(|error| error.to_string())?;
+    // A file that cannot be read or written is told before anybody's telephone rings; a long one must not hold up what else goes on.
+    let reading = line.clone();
+    let media = tokio::task::spawn_blocking(move || reading.media()).await.map_err(|error| error.to_string())?;
+    let media = media.map_err(|error| error.to_string())?;
     let mut events = handle.subscribe();
     let call = handle.place(to.clone(), media, line.relay_only).await?;
     let mut follower = Follower { word: call_word(call), to, is_connected: false };
@@ -198,11 +204,17 @@ impl Follower {
             | Event::Media { call, .. }
             | Event::FirstSound { call, .. }
             | Event::Path { call, .. }
+            | Event::Reconnecting { call }
             | Event::Ended { call, .. }
             | Event::Incoming { call, .. } => *call == self.word,
             Event::Stats(stats) => stats.call == self.word,
             Event::Warning { .. } => true,
-            Event::Registered { .. } | Event::SignedIn { .. } | Event::Online { .. } | Event::Summary { .. } => false,
+            Event::Registered { .. }
+            | Event::SignedIn { .. }
+            | Event::Online { .. }
+            | Event::Settings { .. }
+            | Event::Doctor(_)
+            | Event::Summary { .. } => false,
         }
     }
 

@@ -5,15 +5,18 @@
 
 mod call;
 mod effects;
+mod figures;
 mod handle;
+mod ports;
 
 pub use handle::{Command, Handle};
 
-use crate::events::{Event, call_word};
+use crate::events::{Event, Stats, call_word};
 use crate::home::{Account, Home, PinCheck};
-use crate::link::{LAST_WORDS_TIME, LINK_QUEUE, LinkEvent, LinkEventKind, Shared};
+use crate::link::{LAST_WORDS_TIME, LINK_QUEUE, LinkEvent, LinkEventKind, Order, Shared};
 use crate::lookup::{LookUpError, Person};
 use crate::media::{MediaOptions, NOTICES_MAX, Notice};
+use crate::reach::ReachSettings;
 use crate::relays::Relays;
 use crate::sessions::Sessions;
 use crate::signals;
@@ -21,10 +24,11 @@ use ahoy_call::{Caller, Desk, Identity};
 use ahoy_directory::Gate;
 use ahoy_protocol::directory::SealedSignal;
 use ahoy_protocol::ids::CallSecret;
-use ahoy_protocol::invitation::{RelayOffer, SignalKind};
+use ahoy_protocol::invitation::SignalKind;
 use ahoy_protocol::{CallId, DeviceKey, Name, UnixMillis};
 use ahoy_transport::{ClientEndpoint, PathStatus, TransportError};
 use call::{AbortOnDrop, Call, Party};
+use ports::Ports;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -32,7 +36,7 @@ use std::time::{Duration, Instant, SystemTime};
 use thiserror::Error;
 use tokio::sync::{broadcast, mpsc};
 use tokio::time::{sleep_until, timeout};
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 /// Commands, signals and results waiting for the engine. A person gives few of the first; supernodes limit the second.
 const QUEUE_MAX: usize = 64;
@@ -48,6 +52,8 @@ pub struct Config {
     pub auto_answer: bool,
     /// Sound of calls for which nothing else was said.
     pub media: MediaOptions,
+    /// How this device may reach the network and be reached.
+    pub reach: ReachSettings,
 }
 
 /// Why the engine does not start.
@@ -66,8 +72,9 @@ pub enum StartError {
 /// # Errors
 /// See [`StartError`].
 pub async fn start(home: Arc<Home>, mut account: Account, config: Config) -> Result<Handle, StartError> {
-    let roster = newest_roster(&mut account).await.ok_or(StartError::Roster)?;
+    let roster = newest_roster(&home, &mut account).await.ok_or(StartError::Roster)?;
     let endpoint = ClientEndpoint::bind(None, &account.keys.signing)?;
+    endpoint.set_reach(config.reach.of_transport());
     let (signals, sealed) = mpsc::channel(QUEUE_MAX);
     let (warnings, warned) = mpsc::channel(QUEUE_MAX);
     let me = Identity { name: account.name.clone(), user: own_user_key(&account), device: account.keys.signing.device_key() };
@@ -76,13 +83,14 @@ pub async fn start(home: Arc<Home>, mut account: Account, config: Config) -> Res
     let measuring = AbortOnDrop(tokio::spawn(relays.clone().keep_measured()));
     let (link_events, links) = mpsc::channel(LINK_QUEUE);
     let (alive, speakers) = mpsc::channel(1);
-    let shared = Shared { endpoint, sessions: sessions.clone(), relays, events: link_events, alive: Some(alive) };
+    let (ports, port_mapped) = Ports::start(&config.reach, &endpoint, &sessions);
+    let shared = Shared { endpoint, sessions: sessions.clone(), relays, port_mapped, events: link_events, alive: Some(alive) };
     let (commands, queue) = mpsc::channel(QUEUE_MAX);
     let (done, results) = mpsc::channel(QUEUE_MAX);
     let (notices, noticed) = mpsc::channel(NOTICES_MAX);
     let events = broadcast::Sender::new(EVENTS_MAX);
     let engine = Engine {
-        home,
+        home: home.clone(),
         config,
         shared,
         desk: Desk::new(me),
@@ -92,10 +100,11 @@ pub async fn start(home: Arc<Home>, mut account: Account, config: Config) -> Res
         notices,
         speakers,
         _measuring: measuring,
+        ports,
         inputs: Inputs { commands: queue, sealed, warned, links, results, noticed },
     };
     tokio::spawn(engine.run());
-    Ok(Handle { commands, events, sessions })
+    Ok(Handle { commands, events, sessions, home })
 }
 
 /// The user key that the login server certified for this account.
@@ -105,12 +114,12 @@ fn own_user_key(account: &Account) -> ahoy_protocol::UserKey {
 }
 
 /// The stored roster if it still counts, else the login server's.
-async fn newest_roster(account: &mut Account) -> Option<ahoy_protocol::roster::Roster> {
+async fn newest_roster(home: &Home, account: &mut Account) -> Option<ahoy_protocol::roster::Roster> {
     let now = UnixMillis::from(SystemTime::now());
     if let Ok(roster) = account.network.verify_roster(&account.roster, now) {
         return Some(roster);
     }
-    let login = ahoy_login_client::LoginClient::with_network(&account.link, account.document.clone()).ok()?;
+    let login = home.login_client(account).ok()?;
     let signed = login.roster(0, 0).await.ok()??;
     let roster = account.network.verify_roster(&signed, now).ok()?;
     account.roster = signed;
@@ -120,7 +129,7 @@ async fn newest_roster(account: &mut Account) -> Option<ahoy_protocol::roster::R
 /// What comes back from tasks.
 #[derive(Debug)]
 enum Done {
-    Found { call: CallId, found: Result<Person, LookUpError>, relays: Vec<RelayOffer>, took: Duration },
+    Found { call: CallId, found: Result<Person, LookUpError>, took: Duration },
     NotDelivered { call: CallId, device: DeviceKey },
 }
 
@@ -145,6 +154,7 @@ struct Engine {
     /// Ends when nobody has anything to say any more.
     speakers: mpsc::Receiver<Infallible>,
     _measuring: AbortOnDrop,
+    ports: Ports,
     inputs: Inputs,
 }
 
@@ -184,7 +194,8 @@ impl Engine {
         self.carry_out_effects().await;
         self.shared.alive = None;
         let _ = timeout(LAST_WORDS_TIME, self.speakers.recv()).await;
-        self.shared.sessions.stop().await;
+        // Both take their time, and neither needs the other.
+        tokio::join!(self.shared.sessions.stop(), self.ports.stop());
         self.shared.endpoint.close();
         let _ = timeout(CLOSING_TIME, self.shared.endpoint.closed()).await;
     }
@@ -215,9 +226,22 @@ impl Engine {
             Command::HangUp(reply) => {
                 let _ = reply.send(self.desk.hang_up(now));
             }
+            Command::SetReach(reach) => self.set_reach(*reach),
             // Handled where the loop can end.
             Command::Stop(_) => {}
         }
+    }
+
+    /// Counts for calls and connections that begin after it.
+    fn set_reach(&mut self, reach: ReachSettings) {
+        self.shared.endpoint.set_reach(reach.of_transport());
+        if (reach.port_mapping, reach.udp) != (self.config.reach.port_mapping, self.config.reach.udp) {
+            let (ports, port_mapped) = Ports::start(&reach, &self.shared.endpoint, &self.shared.sessions);
+            let mut before = std::mem::replace(&mut self.ports, ports);
+            tokio::spawn(async move { before.stop().await });
+            self.shared.port_mapped = port_mapped;
+        }
+        self.config.reach = reach;
     }
 
     fn answer(&mut self, now: Instant) -> bool {
@@ -238,22 +262,26 @@ impl Engine {
         let now = Instant::now();
         match received.kind {
             SignalKind::Invite(invitation) => {
-                if !self.is_trusted(&received.user.name, &received.user.user, received.user.epoch)
-                    || self.calls.contains_key(&received.call)
-                {
+                let Some(pin) = self.trusted(&received.user.name, &received.user.user, received.user.epoch) else { return };
+                if self.calls.contains_key(&received.call) {
                     return;
                 }
                 let caller = Caller { name: received.user.name, user: received.user.user, device: received.device.device() };
                 let mut call = Call::new(now, self.config.media.clone(), false);
-                let homes = invitation.homes.to_vec();
-                let party =
-                    Party { device: received.device, homes, secret: invitation.secret, inviting: None, link: None, connected: None };
+                call.is_stranger = pin == PinCheck::First;
+                let party = Party::new(received.device, invitation.homes.to_vec(), invitation.secret);
                 call.parties.insert(caller.device, party);
                 call.invitation = Some(invitation);
                 let before = self.desk.current();
                 self.calls.insert(received.call, call);
                 self.desk.handle_invite(now, received.call, caller);
                 self.inherit(before, received.call);
+            }
+            SignalKind::Leg(news) => {
+                let party = self.calls.get(&received.call).and_then(|call| call.parties.get(&received.device.device()));
+                if let Some(link) = party.and_then(|party| party.link.as_ref()) {
+                    link.order(Order::HearOfLeg(news));
+                }
             }
             kind => self.desk.handle_signal(now, received.call, received.device.device(), &kind),
         }
@@ -275,21 +303,31 @@ impl Engine {
         }
     }
 
-    /// False for a key that has changed: then the user is warned.
-    fn is_trusted(&self, name: &Name, user: &ahoy_protocol::UserKey, epoch: u32) -> bool {
-        match self.home.check_pin(name, user, epoch) {
-            Ok(PinCheck::First | PinCheck::Same) => true,
+    /// `None` for a key that has changed: then the user is warned.
+    fn trusted(&self, name: &Name, user: &ahoy_protocol::UserKey, epoch: u32) -> Option<PinCheck> {
+        match self.home.check_pin(name, user) {
+            Ok(PinCheck::Same) => Some(PinCheck::Same),
+            Ok(PinCheck::First) => {
+                let (home, name, user) = (self.home.clone(), name.clone(), *user);
+                // The call does not wait for the disk.
+                tokio::task::spawn_blocking(move || {
+                    if let Err(error) = home.remember_pin(&name, &user, epoch) {
+                        warn!(%error, "the key of somebody could not be remembered");
+                    }
+                });
+                Some(PinCheck::First)
+            }
             Ok(PinCheck::Changed) => {
                 let text = format!(
                     "the key of {name} is not the one this device knows: somebody may be pretending to be {name}, or {name} began anew. \
                      Ask {name} on another way; if it is true, use `ahoy trust {name}`"
                 );
                 self.tell(Event::Warning { text });
-                false
+                None
             }
             Err(error) => {
                 self.tell(Event::Warning { text: error.to_string() });
-                false
+                None
             }
         }
     }
@@ -298,9 +336,9 @@ impl Engine {
         let now = Instant::now();
         let LinkEvent { call, device, kind } = event;
         match kind {
-            LinkEventKind::Connected { connection, path } => {
+            LinkEventKind::Connected(connected) => {
                 if let Some(party) = self.calls.get_mut(&call).and_then(|call| call.parties.get_mut(&device)) {
-                    party.connected = Some((connection, path));
+                    party.connected = Some(connected);
                     self.desk.handle_peer_connected(now, call, device);
                 }
             }
@@ -317,12 +355,12 @@ impl Engine {
     fn handle_done(&mut self, done: Done) {
         let now = Instant::now();
         match done {
-            Done::Found { call, found, relays, took } => self.handle_found(now, call, found, relays, took),
+            Done::Found { call, found, took } => self.handle_found(now, call, found, took),
             Done::NotDelivered { call, device } => self.desk.handle_undelivered(now, call, device),
         }
     }
 
-    fn handle_found(&mut self, now: Instant, id: CallId, found: Result<Person, LookUpError>, relays: Vec<RelayOffer>, took: Duration) {
+    fn handle_found(&mut self, now: Instant, id: CallId, found: Result<Person, LookUpError>, took: Duration) {
         let person = match found {
             Ok(person) => person,
             Err(error) => {
@@ -330,20 +368,18 @@ impl Engine {
                 return self.desk.handle_found(now, id, &[]);
             }
         };
-        if !self.is_trusted(&person.name, &person.user, person.epoch) {
+        let Some(pin) = self.trusted(&person.name, &person.user, person.epoch) else {
             return self.desk.handle_found(now, id, &[]);
-        }
+        };
+        let relays = self.shared.relays.offers();
         if relays.is_empty() {
             let text = "no relay can be reached, so no call can begin; ask whoever runs the network".to_owned();
             self.tell(Event::Warning { text });
             return self.desk.handle_found(now, id, &[]);
         }
         let Some(call) = self.calls.get_mut(&id) else { return };
-        if let Some(nearest) = relays.first().map(|offer| offer.node) {
-            let relays = self.shared.relays.clone();
-            tokio::spawn(async move { relays.prepare(&nearest).await });
-        }
         call.relays = relays;
+        call.is_stranger = pin == PinCheck::First;
         call.supernodes_asked = person.supernodes_asked;
         call.found_at = person.found_at.iter().map(ToString::to_string).collect();
         call.look_up = took;
@@ -351,7 +387,7 @@ impl Engine {
         for (device, homes) in person.devices {
             let key = device.device();
             let secret = CallSecret(ahoy_identity::random());
-            call.parties.insert(key, Party { device, homes, secret, inviting: None, link: None, connected: None });
+            call.parties.insert(key, Party::new(device, homes, secret));
             devices.push(key);
         }
         self.desk.handle_found(now, id, &devices);
@@ -364,13 +400,7 @@ impl Engine {
             Notice::Started { play_started_us, record_started_us } => Event::Media { call: word, play_started_us, record_started_us },
             Notice::FirstSound(after) => Event::FirstSound { call: word, after_ms: in_millis(after) },
             Notice::Warning(text) => Event::Warning { text },
-            Notice::Stats(mut stats) => {
-                let path = call.path(call.media_with.as_ref());
-                stats.call = word;
-                stats.rtt_ms = path.as_ref().and_then(rtt_ms).or(stats.rtt_ms);
-                stats.path = path.map(|path| path.kind.as_str().to_owned()).unwrap_or_default();
-                Event::Stats(stats)
-            }
+            Notice::Stats(stats) => Event::Stats(Stats { call: word, ..figures::complete(call, &self.shared, stats) }),
         };
         self.tell(event);
     }

@@ -1,6 +1,8 @@
 //! What the program tells its user, as events: one JSON object a line with `--json`, else a sentence.
 
+use crate::doctor::Report;
 use ahoy_protocol::CallId;
+use ahoy_protocol::peer::Mapping;
 use serde::{Deserialize, Serialize};
 use std::io::Write;
 use std::time::SystemTime;
@@ -97,6 +99,12 @@ pub enum Event {
         /// Round-trip time, once it is known.
         rtt_ms: Option<f64>,
     },
+    /// Nothing has come from the other side for two seconds, by any way. The call goes on, with `path`, once something does; otherwise it
+    /// ends as `lost`.
+    Reconnecting {
+        /// The call.
+        call: String,
+    },
     /// Each second of a call.
     Stats(Stats),
     /// A call is over.
@@ -121,6 +129,21 @@ pub enum Event {
         /// What.
         text: String,
     },
+    /// What is set, by default or by the user.
+    Settings {
+        /// The proxy; null: the one that the environment names, if any.
+        proxy: Option<String>,
+        /// `auto` or `never`.
+        udp: String,
+        /// `auto`, `strangers` or `always`.
+        relay: String,
+        /// `on` or `off`.
+        port_mapping: String,
+        /// `auto`, `on` or `off`.
+        birthday: String,
+    },
+    /// What this computer's network lets through, and what that means for calls.
+    Doctor(Box<Report>),
     /// The summary of a demo.
     Summary {
         /// Quality of the received file against the sent one (ITU-T P.862.2), 1.0 to 4.6.
@@ -161,6 +184,33 @@ pub struct Stats {
     pub rtt_ms: Option<f64>,
     /// The way the packets go.
     pub path: String,
+    /// The longest time without a voice packet since the last figures.
+    #[serde(default)]
+    pub gap_ms: u64,
+    /// What this device's NAT does with addresses: `open` (there is none), `endpoint-independent`, `endpoint-dependent` or `unknown`.
+    #[serde(default)]
+    pub mapping: String,
+    /// How the router was asked to let this device's port through: `pcp`, `nat-pmp` or `upnp-igd`; `none` if it does not.
+    #[serde(default)]
+    pub port_mapping: String,
+    /// Addresses of this device that the other side was told.
+    #[serde(default)]
+    pub candidates: usize,
+    /// Addresses of the other side that it told.
+    #[serde(default)]
+    pub peer_candidates: usize,
+    /// The relays in use, the one that was joined first at first.
+    #[serde(default)]
+    pub relays: Vec<RelayFigures>,
+}
+
+/// A relay that a call uses.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct RelayFigures {
+    /// Where it is.
+    pub address: String,
+    /// Round-trip time between the two devices through it, once it is known.
+    pub rtt_ms: Option<f64>,
 }
 
 /// An event and the time at which it is told.
@@ -171,6 +221,17 @@ pub struct Stamped {
     /// What happened.
     #[serde(flatten)]
     pub event: Event,
+}
+
+/// The word for a kind of NAT in events.
+#[must_use]
+pub fn mapping_word(mapping: Mapping) -> &'static str {
+    match mapping {
+        Mapping::Unknown => "unknown",
+        Mapping::Open => "open",
+        Mapping::EndpointIndependent => "endpoint-independent",
+        Mapping::EndpointDependent => "endpoint-dependent",
+    }
 }
 
 /// The short form of a call's id in events.
@@ -231,11 +292,19 @@ fn sentence(event: &Event) -> Option<String> {
             Some(rtt_ms) => format!("The call goes {}, {rtt_ms:.0} ms there and back.", path_words(kind)),
             None => format!("The call goes {}.", path_words(kind)),
         },
+        Event::Reconnecting { .. } => "Nothing comes from the other side; reconnecting …".to_owned(),
         Event::Ended { with, reason, seconds, recording, .. } => {
             let recording = recording.as_ref().map(|path| format!(" The recording is {path}.")).unwrap_or_default();
             format!("The call with {with} is over: {}.{recording}", end_words(reason, *seconds))
         }
         Event::Warning { text } => format!("Warning: {text}"),
+        Event::Doctor(report) => report.text(),
+        Event::Settings { proxy, udp, relay, port_mapping, birthday } => {
+            let proxy = proxy.as_deref().unwrap_or("as the environment says");
+            format!(
+                "proxy         {proxy}\nudp           {udp}\nrelay         {relay}\nport-mapping  {port_mapping}\nbirthday      {birthday}"
+            )
+        }
         Event::Media { .. } | Event::FirstSound { .. } | Event::Stats(_) | Event::Summary { .. } => return None,
     })
 }

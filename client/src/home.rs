@@ -2,7 +2,9 @@
 //!
 //! At rest are the device's own keys, its certificates and what it has learned of others; never the user key, never the password.
 
+use crate::settings::{Key, SettingError, Settings};
 use ahoy_identity::{ChainError, Network, SealSecret, SigningKey};
+use ahoy_login_client::{LoginClient, LoginClientError};
 use ahoy_protocol::certificate::NetworkDocument;
 use ahoy_protocol::link::LinkError;
 use ahoy_protocol::login::{Credentials, RosterReply};
@@ -14,6 +16,7 @@ use ahoy_store::{DataFolder, FolderLock, StoreError};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use thiserror::Error;
 
 /// What data folders of this program are called.
@@ -30,6 +33,7 @@ const CREDENTIALS: &str = "credentials.bin";
 const RECORD: &str = "record.bin";
 const ROSTER: &str = "roster.bin";
 const PINS: &str = "pins.json";
+const SETTINGS: &str = "settings.json";
 
 /// Why a home cannot be used.
 #[derive(Debug, Error)]
@@ -40,6 +44,17 @@ pub enum HomeError {
     /// Nobody has signed in here.
     #[error("nobody is signed in at {}; use `ahoy register NAME --network LINK` or `ahoy sign-in NAME --network LINK` first", .0.display())]
     NobodySignedIn(PathBuf),
+    /// A setting cannot be what it was to be.
+    #[error(transparent)]
+    Setting(SettingError),
+    /// The settings hold what is none.
+    #[error("{SETTINGS} in {dir} is damaged: {reason}; remove what is wrong with `ahoy settings unset KEY`, or remove the file", dir = .dir.display())]
+    Settings {
+        /// The folder.
+        dir: PathBuf,
+        /// What is wrong.
+        reason: SettingError,
+    },
     /// Another account is here.
     #[error("{dir} belongs to {owner}; name another folder with --home for {asked}", dir = .dir.display())]
     OtherAccount {
@@ -66,6 +81,8 @@ pub enum HomeError {
 #[derive(Debug)]
 pub struct Home {
     folder: DataFolder,
+    /// Held while pins are written.
+    pins: Mutex<()>,
 }
 
 /// The keys of this device.
@@ -114,7 +131,7 @@ struct Pin {
 /// What the key of somebody just looked up is, compared with the one seen first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PinCheck {
-    /// Never seen before: it is remembered from here on.
+    /// Never seen before: it is to be remembered.
     First,
     /// The one known.
     Same,
@@ -128,7 +145,7 @@ impl Home {
     /// # Errors
     /// See [`StoreError`].
     pub fn open(dir: &Path) -> Result<Self, HomeError> {
-        Ok(Self { folder: DataFolder::open(dir, PROGRAM, FORMAT)? })
+        Ok(Self { folder: DataFolder::open(dir, PROGRAM, FORMAT)?, pins: Mutex::default() })
     }
 
     /// Where it is.
@@ -239,24 +256,67 @@ impl Home {
         Ok(Account { link, name, keys: self.device_keys()?, document, network, credentials, record, roster })
     }
 
-    /// Compares somebody's key with the one first seen, and remembers a first one (trust on first use).
+    /// A client of the login server of `account`, through the proxy that the settings or the environment name. Nothing is sent.
+    ///
+    /// # Errors
+    /// See [`LoginClientError`].
+    pub fn login_client(&self, account: &Account) -> Result<LoginClient, LoginClientError> {
+        // Damaged settings are told where they are read first.
+        let (reach, _) = self.settings().unwrap_or_default().reach_here();
+        LoginClient::with_network_through(&account.link, account.document.clone(), reach.login_proxy(&account.link).as_deref())
+    }
+
+    /// What the user has set.
+    ///
+    /// # Errors
+    /// [`HomeError::Settings`] if a value is none, or the folder's.
+    pub fn settings(&self) -> Result<Settings, HomeError> {
+        let values: BTreeMap<String, String> = self.folder.read_json(SETTINGS)?.unwrap_or_default();
+        Settings::from_values(values).map_err(|reason| HomeError::Settings { dir: self.path().to_owned(), reason })
+    }
+
+    /// Changes one setting: `None` makes it the default again, and that also where the value that it has is none.
+    ///
+    /// # Errors
+    /// [`HomeError::Settings`] if another value is none, or the folder's.
+    pub fn change_setting(&self, key: Key, value: Option<&str>) -> Result<Settings, HomeError> {
+        let damaged = |reason| HomeError::Settings { dir: self.path().to_owned(), reason };
+        let mut values: BTreeMap<String, String> = self.folder.read_json(SETTINGS)?.unwrap_or_default();
+        values.remove(key.as_str());
+        let mut settings = Settings::from_values(values).map_err(damaged)?;
+        if let Some(value) = value {
+            settings.set(key, value).map_err(HomeError::Setting)?;
+        }
+        self.folder.write_json(SETTINGS, settings.values())?;
+        Ok(settings)
+    }
+
+    /// Compares somebody's key with the one first seen.
     ///
     /// # Errors
     /// See [`StoreError`].
-    pub fn check_pin(&self, name: &Name, user: &UserKey, epoch: u32) -> Result<PinCheck, HomeError> {
+    pub fn check_pin(&self, name: &Name, user: &UserKey) -> Result<PinCheck, HomeError> {
+        let pins: BTreeMap<String, Pin> = self.folder.read_json(PINS)?.unwrap_or_default();
+        Ok(match pins.get(name.as_str()) {
+            Some(known) if known.user == user.to_string() => PinCheck::Same,
+            Some(_) => PinCheck::Changed,
+            None => PinCheck::First,
+        })
+    }
+
+    /// Remembers the key of somebody who was never seen before (trust on first use). It is written to the disk, which takes its time.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub fn remember_pin(&self, name: &Name, user: &UserKey, epoch: u32) -> Result<(), HomeError> {
+        // Two at a time would forget one of them.
+        let _writing = self.pins.lock().unwrap_or_else(PoisonError::into_inner);
         let mut pins: BTreeMap<String, Pin> = self.folder.read_json(PINS)?.unwrap_or_default();
-        let found = Pin { user: user.to_string(), epoch };
-        match pins.get(name.as_str()) {
-            Some(known) if known.user == found.user => Ok(PinCheck::Same),
-            Some(_) => Ok(PinCheck::Changed),
-            None => {
-                if pins.len() < PINS_MAX {
-                    pins.insert(name.to_string(), found);
-                    self.folder.write_json(PINS, &pins)?;
-                }
-                Ok(PinCheck::First)
-            }
+        if !pins.contains_key(name.as_str()) && pins.len() < PINS_MAX {
+            pins.insert(name.to_string(), Pin { user: user.to_string(), epoch });
+            self.folder.write_json(PINS, &pins)?;
         }
+        Ok(())
     }
 
     /// Forgets the key of somebody, so that the one seen next is trusted.
@@ -315,10 +375,24 @@ mod tests {
         let (_dir, home) = home();
         let bob = Name::parse("bob").expect("a name");
         let (first, other) = (UserKey([1; 32]), UserKey([2; 32]));
-        assert_eq!(home.check_pin(&bob, &first, 1).expect("stored"), PinCheck::First);
-        assert_eq!(home.check_pin(&bob, &first, 1).expect("stored"), PinCheck::Same);
-        assert_eq!(home.check_pin(&bob, &other, 2).expect("stored"), PinCheck::Changed);
-        assert_eq!(home.check_pin(&bob, &first, 1).expect("stored"), PinCheck::Same);
+        assert_eq!(home.check_pin(&bob, &first).expect("read"), PinCheck::First);
+        home.remember_pin(&bob, &first, 1).expect("stored");
+        assert_eq!(home.check_pin(&bob, &first).expect("read"), PinCheck::Same);
+        assert_eq!(home.check_pin(&bob, &other).expect("read"), PinCheck::Changed);
+        home.remember_pin(&bob, &other, 2).expect("stored");
+        assert_eq!(home.check_pin(&bob, &first).expect("read"), PinCheck::Same);
+    }
+
+    #[test]
+    fn settings_are_kept_and_a_damaged_one_can_be_unset() {
+        let (_dir, home) = home();
+        home.change_setting(Key::Udp, Some("never")).expect("stored");
+        assert!(home.change_setting(Key::Udp, Some("loud")).is_err());
+        assert_eq!(home.settings().expect("read").shown(Key::Udp).as_deref(), Some("never"));
+        std::fs::write(home.path().join(SETTINGS), r#"{"udp":"loud"}"#).expect("written");
+        let error = home.settings().expect_err("damaged").to_string();
+        assert!(error.contains("udp") && error.contains("unset"), "{error}");
+        assert_eq!(home.change_setting(Key::Udp, None).expect("mended"), Settings::default());
     }
 
     #[test]

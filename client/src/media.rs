@@ -1,35 +1,34 @@
 //! Sound of a call: from the microphone or a file to the peer, and from the peer to the speaker or a file.
 //!
 //! One thread does all of it, woken by each packet and by the clock of the devices. A task of the runtime reads datagrams
-//! and hands them over with the time of their arrival.
+//! and hands them over with the time of their arrival. The thread, the codec and the devices are made ready while it rings, so that
+//! nothing has to be begun when the call is answered but the sound itself.
+
+mod worker;
 
 use crate::events::Stats;
 use ahoy_audio::wav::{WavError, WavWriter};
-use ahoy_audio::{Capture, DeviceState, Playback};
-use ahoy_protocol::media::{KIND_REPORT, KIND_VOICE, REPORT_INTERVAL_MS, ReceiverReport};
+use ahoy_audio::{Capture, Playback};
 use ahoy_transport::Connection;
-use ahoy_voice::{BLOCK_SAMPLES, CodecError, SenderSettings, VoiceReceiver, VoiceSender};
+use ahoy_voice::{CodecError, DelaySettings, SenderSettings, VoiceReceiver, VoiceSender};
 use bytes::Bytes;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 use thiserror::Error;
 use tokio::sync::mpsc;
-use tracing::debug;
+use worker::{Go, Ready, Worker};
 
 /// Datagrams waiting for the thread: five seconds of voice. When it is full, the newest is dropped; nothing is played that late.
 const DATAGRAMS_MAX: usize = 256;
+/// How long the first packets are waited for above the fastest, in milliseconds. By the time of the answer the way has been used for
+/// as long as it rang, and what its packets do there is learned within a few hundred milliseconds; the first word should not wait longer.
+const WAIT_FIRST_MS: f64 = 35.0;
 /// Notices waiting for the engine.
 pub const NOTICES_MAX: usize = 64;
-/// Longest sleep: stopping is noticed within this time.
-const SLEEP_MOST: Duration = Duration::from_millis(10);
-/// How often figures are told.
-const STATS_INTERVAL: Duration = Duration::from_secs(1);
-/// Sound louder than this counts as the other side's first (−50 dBFS).
-const AUDIBLE: f32 = 0.003;
 /// Most recordings with one name: `-2`, `-3`, …
 const RECORDINGS_MAX: u32 = 10_000;
 
@@ -102,6 +101,76 @@ pub struct MediaSummary {
     pub warning: Option<String>,
 }
 
+/// When the microphone is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Microphone {
+    /// While it rings at the other side: the caller wants to be heard.
+    Early,
+    /// At the answer: nobody opens the microphone of somebody who has not taken the call.
+    AtAnswer,
+}
+
+/// Sound that is ready for the answer. Dropping it gives up.
+#[derive(Debug)]
+pub struct Prepared {
+    options: MediaOptions,
+    stop: Arc<AtomicBool>,
+    answer: SyncSender<Go>,
+    datagrams: SyncSender<(Instant, Bytes)>,
+    recording: Arc<OnceLock<PathBuf>>,
+    thread: JoinHandle<MediaSummary>,
+}
+
+impl Prepared {
+    /// Makes ready what takes time.
+    ///
+    /// # Errors
+    /// See [`MediaError`].
+    pub fn new(options: &MediaOptions, microphone: Microphone) -> Result<Self, MediaError> {
+        let now = Instant::now();
+        let is_early = microphone == Microphone::Early;
+        let mut ready = Ready {
+            sender: VoiceSender::new(SenderSettings::default())?,
+            receiver: VoiceReceiver::with_delay(DelaySettings { start_ms: WAIT_FIRST_MS, ..DelaySettings::default() })?,
+            samples: None,
+            is_early,
+            capture: (is_early && options.play.is_none()).then(|| Capture::device(now)),
+            heard: None,
+            playback: options.record.is_none().then(|| Playback::device(now)),
+        };
+        let (datagrams, queue) = sync_channel(DATAGRAMS_MAX);
+        let (answer, answered) = sync_channel(1);
+        let (stop, recording) = (Arc::new(AtomicBool::new(false)), Arc::new(OnceLock::<PathBuf>::new()));
+        let (stopped, named, play) = (stop.clone(), recording.clone(), options.play.clone());
+        let thread = std::thread::Builder::new().name("ahoy-media".to_owned()).spawn(move || {
+            ready.samples = play.map(|samples| samples.to_vec());
+            let Some(go) = ready.wait(&answered) else { return MediaSummary::default() };
+            Worker::new(ready, go).run(&queue, &stopped, named.get().cloned())
+        })?;
+        Ok(Self { options: options.clone(), stop, answer, datagrams, recording, thread })
+    }
+
+    /// Starts to send and to play on `connection`.
+    ///
+    /// # Errors
+    /// See [`MediaError`].
+    pub fn start(self, connection: Connection, notices: mpsc::Sender<Notice>) -> Result<Media, MediaError> {
+        let start = Instant::now();
+        let writer = match self.options.record.as_deref().map(free_name) {
+            Some(name) => {
+                let writer = WavWriter::create(&name)?;
+                let _ = self.recording.set(name);
+                Some(writer)
+            }
+            None => None,
+        };
+        let reader = tokio::spawn(read(connection.clone(), self.datagrams));
+        // The thread waits for nothing else; if it had ended, there is no sound, which stopping it finds out.
+        let _ = self.answer.try_send(Go { connection, notices, writer, start });
+        Ok(Media { stop: self.stop, thread: Some(self.thread), reader })
+    }
+}
+
 /// Running sound. Dropping it stops it.
 #[derive(Debug)]
 pub struct Media {
@@ -111,37 +180,6 @@ pub struct Media {
 }
 
 impl Media {
-    /// Starts to send and to play on `connection`.
-    ///
-    /// # Errors
-    /// See [`MediaError`].
-    pub fn start(connection: Connection, options: &MediaOptions, notices: mpsc::Sender<Notice>) -> Result<Self, MediaError> {
-        let start = Instant::now();
-        let recording = options.record.as_deref().map(free_name);
-        let writer = recording.as_deref().map(WavWriter::create).transpose()?;
-        let sender = VoiceSender::new(SenderSettings::default())?;
-        let receiver = VoiceReceiver::new()?;
-        let play = options.play.clone();
-        let (datagrams, queue) = sync_channel(DATAGRAMS_MAX);
-        let reader = tokio::spawn(read(connection.clone(), datagrams));
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = stop.clone();
-        let thread = std::thread::Builder::new().name("ahoy-media".to_owned()).spawn(move || {
-            let capture = match play {
-                Some(samples) => Capture::file(samples.to_vec(), start),
-                None => Capture::device(start),
-            };
-            let playback = match writer {
-                Some(writer) => Playback::file(writer, start),
-                None => Playback::device(start),
-            };
-            let worker =
-                Worker { connection, notices, sender, receiver, capture, playback, start, has_sounded: false, warned: Warned::default() };
-            worker.run(&queue, &stopped, recording)
-        })?;
-        Ok(Self { stop, thread: Some(thread), reader })
-    }
-
     /// Stops, and waits until a recording is whole.
     pub async fn stop(mut self) -> MediaSummary {
         self.stop.store(true, Ordering::Relaxed);
@@ -180,167 +218,6 @@ fn free_name(wanted: &Path) -> PathBuf {
         name = wanted.with_file_name(format!("{stem}-{number}{extension}"));
     }
     name
-}
-
-/// The thread's own.
-struct Worker {
-    connection: Connection,
-    notices: mpsc::Sender<Notice>,
-    sender: VoiceSender,
-    receiver: VoiceReceiver,
-    capture: Capture,
-    playback: Playback,
-    start: Instant,
-    has_sounded: bool,
-    warned: Warned,
-}
-
-/// Device trouble that the user knows of already.
-#[derive(Debug, Default)]
-struct Warned {
-    capture: Option<String>,
-    playback: Option<String>,
-}
-
-impl Worker {
-    fn run(mut self, queue: &Receiver<(Instant, Bytes)>, stop: &AtomicBool, recording: Option<PathBuf>) -> MediaSummary {
-        let started_us = unix_micros(self.start);
-        self.tell(Notice::Started { play_started_us: started_us, record_started_us: started_us });
-        let mut report_due = self.start;
-        let mut stats_due = self.start + STATS_INTERVAL;
-        while !stop.load(Ordering::Relaxed) && !self.connection.is_closed() {
-            let now = Instant::now();
-            self.send_due(now);
-            self.play_due(now);
-            if report_due <= now {
-                report_due = now + Duration::from_millis(REPORT_INTERVAL_MS);
-                self.report(now);
-            }
-            if stats_due <= now {
-                stats_due += STATS_INTERVAL;
-                self.tell(Notice::Stats(self.stats()));
-                self.warn_of_devices();
-            }
-            if self.wait(queue, now, report_due.min(stats_due)).is_err() {
-                break;
-            }
-        }
-        let stats = self.stats();
-        match self.playback.finish() {
-            Ok(()) => MediaSummary { stats, recording, warning: None },
-            Err(error) => MediaSummary { stats, recording: None, warning: Some(format!("the recording is not whole: {error}")) },
-        }
-    }
-
-    /// Sends every block that has been captured.
-    fn send_due(&mut self, now: Instant) {
-        let mut block = [0.0; BLOCK_SAMPLES];
-        while self.capture.read(now, &mut block) {
-            if let Some(datagram) = self.sender.push(&block)
-                && let Err(error) = self.connection.send_datagram(datagram.into())
-            {
-                debug!(%error, "a voice packet was not sent");
-            }
-        }
-    }
-
-    /// Plays every block that is due.
-    fn play_due(&mut self, now: Instant) {
-        let mut block = [0.0; BLOCK_SAMPLES];
-        while self.playback.wants(now) {
-            self.receiver.pull(now, &mut block);
-            self.playback.write(&block);
-            if !self.has_sounded && block.iter().any(|sample| sample.abs() > AUDIBLE) {
-                self.has_sounded = true;
-                self.tell(Notice::FirstSound(now - self.start));
-            }
-        }
-    }
-
-    fn report(&mut self, now: Instant) {
-        if let Some(report) = self.receiver.report(now) {
-            // The connection's end is noticed by the loop.
-            let _ = self.connection.send_datagram(Bytes::copy_from_slice(&report.encode()));
-        }
-    }
-
-    /// Sleeps until something is due, or takes what has come. `Err`: nothing comes any more.
-    fn wait(&mut self, queue: &Receiver<(Instant, Bytes)>, now: Instant, due: Instant) -> Result<(), ()> {
-        let wake = self.capture.next_wake(now).min(self.playback.next_wake(now)).min(due);
-        match queue.recv_timeout(wake.saturating_duration_since(now).min(SLEEP_MOST)) {
-            Ok((at, datagram)) => {
-                self.handle(at, &datagram);
-                while let Ok((at, datagram)) = queue.try_recv() {
-                    self.handle(at, &datagram);
-                }
-                Ok(())
-            }
-            Err(RecvTimeoutError::Timeout) => Ok(()),
-            Err(RecvTimeoutError::Disconnected) => Err(()),
-        }
-    }
-
-    fn handle(&mut self, at: Instant, datagram: &[u8]) {
-        match datagram.first() {
-            Some(&KIND_VOICE) => {
-                if self.receiver.handle_datagram(at, datagram).is_err() {
-                    debug!("a malformed voice packet was dropped");
-                }
-            }
-            Some(&KIND_REPORT) => {
-                if let Ok(report) = ReceiverReport::decode(datagram) {
-                    self.sender.handle_report(&report);
-                }
-            }
-            Some(_) | None => debug!("a datagram of unknown kind was dropped"),
-        }
-    }
-
-    fn stats(&self) -> Stats {
-        let (sent, received) = (self.sender.stats(), self.receiver.stats());
-        Stats {
-            sent: sent.packets,
-            received: received.packets,
-            lost: received.lost,
-            late: received.late,
-            concealed_ms: received.concealed_ms,
-            target_ms: received.target_ms,
-            buffered_ms: received.buffered_ms,
-            rtt_ms: Some(self.connection.rtt().as_secs_f64() * 1000.0),
-            ..Stats::default()
-        }
-    }
-
-    /// Tells once of each trouble with a device.
-    fn warn_of_devices(&mut self) {
-        let (capture, playback) = (trouble(&self.capture.state()), trouble(&self.playback.state()));
-        if capture.is_some() && capture != self.warned.capture {
-            self.tell(Notice::Warning(format!("the other side hears silence: {}", capture.clone().unwrap_or_default())));
-        }
-        if playback.is_some() && playback != self.warned.playback {
-            self.tell(Notice::Warning(format!("nothing is played: {}", playback.clone().unwrap_or_default())));
-        }
-        self.warned = Warned { capture, playback };
-    }
-
-    fn tell(&self, notice: Notice) {
-        // Full: the engine is behind; figures come again in a second.
-        let _ = self.notices.try_send(notice);
-    }
-}
-
-fn trouble(state: &DeviceState) -> Option<String> {
-    match state {
-        DeviceState::Virtual | DeviceState::Starting | DeviceState::Running { .. } => None,
-        DeviceState::Missing | DeviceState::Busy { .. } | DeviceState::Failed { .. } => Some(state.to_string()),
-    }
-}
-
-/// The wall-clock time of an instant, as far as this machine's clocks agree.
-fn unix_micros(at: Instant) -> u64 {
-    let ago = at.elapsed();
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(now.saturating_sub(ago).as_micros()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

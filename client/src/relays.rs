@@ -1,62 +1,43 @@
-//! Relays: which are near, and legs on them.
+//! Relays: which are near, and connections with them.
 //!
-//! Supernodes name the relays that are alive; this device measures how far each is, and offers those it reaches. The side that is
-//! called chooses the one with the least sum of both distances.
+//! The distances of all relays are measured when the program starts, when the network changes and now and then while it runs, so that no
+//! call waits for that. What is not known yet is offered as unmeasured. The side that is called chooses the relay with the least sum of
+//! both distances, from what both know at that time.
+
+mod leg;
+mod rank;
+
+pub use leg::{Leg, LegError};
+pub use rank::{Distance, rank};
 
 use crate::sessions::Sessions;
-use ahoy_protocol::certificate::NodeRole;
+use ahoy_protocol::certificate::{NodeRole, RelayGrant};
 use ahoy_protocol::directory::{RELAYS_NAMED_MAX, Request, Response};
 use ahoy_protocol::invitation::RelayOffer;
-use ahoy_protocol::relay::{ALPN, Join, LegEvent};
-use ahoy_protocol::{CallId, DeviceKey, NodeKey};
+use ahoy_protocol::relay::ALPN;
+use ahoy_protocol::roster::RosterNode;
+use ahoy_protocol::{CallId, NodeKey, Signed};
 use ahoy_resilience::share_of;
-use ahoy_transport::{ClientEndpoint, Connection, SendStream, TransportError, receive, send};
+use ahoy_transport::{ClientEndpoint, Connection, NodePlace};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
-use thiserror::Error;
-use tokio::sync::{Mutex, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::debug;
 
 /// How long a relay has to show how far it is.
 const MEASURE_TIME: Duration = Duration::from_millis(700);
-/// How long a measurement is good for: distances change when the network does, which a call notices by itself.
-const MEASURED_FOR: Duration = Duration::from_secs(300);
-/// How often relays are measured by a device that is online, so that a call need not wait for it.
+/// How long a relay that does not show it has for a handshake, over TCP if need be, before it counts as out of reach.
+const REACH_TIME: Duration = Duration::from_secs(5);
+/// How often relays are measured: distances change when the network does, which is noticed, and slowly otherwise.
 const MEASURE_EVERY: Duration = Duration::from_secs(240);
-/// How long a relay has for a handshake, and for joining a leg.
-const JOIN_TIME: Duration = Duration::from_secs(4);
-
-/// Why there is no leg.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum LegError {
-    /// The roster does not list the relay.
-    #[error("the relay is not part of this network")]
-    Unknown,
-    /// The connection.
-    #[error(transparent)]
-    Transport(#[from] TransportError),
-    /// The relay is full.
-    #[error("the relay is full")]
-    Busy,
-    /// The relay refused.
-    #[error("the relay refused: {0}")]
-    Refused(String),
-    /// The relay said something else.
-    #[error("the relay does not keep to the protocol")]
-    Protocol,
-}
-
-/// A relay that answered.
-#[derive(Debug, Clone, Copy)]
-struct Measured {
-    address: SocketAddr,
-    rtt: Duration,
-    at: Instant,
-}
+/// Relays that answer so soon after the first one are as near.
+const OTHERS_TIME: Duration = Duration::from_millis(10);
+/// Relays to which a caller connects while nobody rings yet: the callee most likely chooses one of the nearest.
+const PREPARED: usize = 2;
 
 /// What this device knows of relays. Clones share it.
 #[derive(Debug, Clone)]
@@ -64,220 +45,246 @@ pub struct Relays {
     endpoint: ClientEndpoint,
     sessions: Sessions,
     book: Arc<Mutex<Book>>,
+    /// Counts changes of the distances.
+    changes: watch::Sender<u64>,
 }
 
 #[derive(Debug, Default)]
 struct Book {
-    measured: BTreeMap<NodeKey, Measured>,
+    known: BTreeMap<NodeKey, Known>,
     connections: BTreeMap<NodeKey, Connection>,
+    /// Held by whoever connects to a relay; others who want the same wait for him.
+    connecting: BTreeMap<NodeKey, Arc<tokio::sync::Mutex<()>>>,
 }
 
-/// A leg: while it is held, the relay carries frames with its channel.
-#[derive(Debug)]
-pub struct Leg {
-    /// Where the relay is.
-    pub relay: SocketAddr,
-    /// The leg's channel.
-    pub channel: u32,
-    /// True once the other side has joined.
-    pub is_peer_present: bool,
-    events: mpsc::Receiver<LegEvent>,
-    /// The stream's end leaves, so it is held open.
-    _stream: SendStream,
-    _connection: Connection,
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    distance: Distance,
+    /// Where it answered first.
+    address: Option<SocketAddr>,
 }
-
-/// Events of a leg that wait: it has one or two in its life.
-const LEG_EVENTS_MAX: usize = 8;
 
 impl Relays {
     /// Knows nothing yet.
     #[must_use]
     pub fn new(endpoint: ClientEndpoint, sessions: Sessions) -> Self {
-        Self { endpoint, sessions, book: Arc::default() }
+        Self { endpoint, sessions, book: Arc::default(), changes: watch::Sender::new(0) }
     }
 
-    /// The relays that this device reaches, the nearest first.
-    pub async fn offers(&self) -> Vec<RelayOffer> {
-        let is_stale = |measured: &Measured| measured.at.elapsed() > MEASURED_FOR;
-        let is_due = {
-            let book = self.book.lock().await;
-            book.measured.is_empty() || book.measured.values().any(is_stale)
-        };
-        if is_due {
-            // Not under the lock: another call may want a relay that is known.
-            let measured = self.measure(self.named().await).await;
-            self.book.lock().await.measured = measured;
-        }
-        let book = self.book.lock().await;
-        let mut offers: Vec<RelayOffer> =
-            book.measured.iter().map(|(node, measured)| RelayOffer { node: *node, rtt_ms: in_millis(measured.rtt) }).collect();
+    /// Relays for a call, the nearest first: those that were measured, and those that were not yet. Empty if there is none, or none answers.
+    #[must_use]
+    pub fn offers(&self) -> Vec<RelayOffer> {
+        let book = self.book();
+        let listed = self.listed();
+        let mut offers: Vec<RelayOffer> = listed
+            .iter()
+            .filter_map(|node| {
+                let distance = book.known.get(&node.node).map_or(Distance::Unmeasured, |known| known.distance);
+                Some(RelayOffer { node: node.node, rtt_ms: distance.in_offer()? })
+            })
+            .collect();
         offers.sort_by_key(|offer| offer.rtt_ms);
+        offers.truncate(RELAYS_NAMED_MAX);
         offers
     }
 
-    /// Keeps the distances known, until it is dropped.
+    /// The relays of this network that the other side offers, the best first.
+    #[must_use]
+    pub fn choose(&self, call: CallId, offered: &[RelayOffer]) -> Vec<NodeKey> {
+        let (book, roster) = (self.book(), self.sessions.roster());
+        let distance = |node: &NodeKey| {
+            roster.node(NodeRole::Relay, node)?;
+            Some(book.known.get(node).map_or(Distance::Unmeasured, |known| known.distance))
+        };
+        rank(call, offered, distance)
+    }
+
+    /// Changes whenever distances do.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// Where a relay is, for people.
+    #[must_use]
+    pub fn address(&self, node: &NodeKey) -> Option<SocketAddr> {
+        self.book().known.get(node).and_then(|known| known.address).or_else(|| self.place(node)?.udp.first().copied())
+    }
+
+    /// Keeps the distances known, until it is dropped: first of those in the roster, at once; then of those that supernodes say are alive.
     pub async fn keep_measured(self) {
+        let mut network = self.endpoint.network();
+        self.measure(self.listed()).await;
+        self.sessions.online().await;
         loop {
-            self.sessions.online().await;
-            let measured = self.measure(self.named().await).await;
-            self.book.lock().await.measured = measured;
-            tokio::time::sleep(MEASURE_EVERY - share_of(MEASURE_EVERY / 10, u64::from_le_bytes(ahoy_identity::random()))).await;
-        }
-    }
-
-    /// Connects to a relay that a call is likely to use, while it rings.
-    pub async fn prepare(&self, node: &NodeKey) {
-        if let Ok(Err(error)) = timeout(JOIN_TIME, self.connection(node)).await {
-            debug!(%error, "a relay could not be prepared");
-        }
-    }
-
-    /// Of relays that the other side offers, those that this device reaches too, the least sum of distances first.
-    pub async fn choose(&self, offered: &[RelayOffer]) -> Vec<NodeKey> {
-        let unknown: Vec<NodeKey> = {
-            let book = self.book.lock().await;
-            let is_fresh = |node: &NodeKey| book.measured.get(node).is_some_and(|measured| measured.at.elapsed() <= MEASURED_FOR);
-            offered.iter().map(|offer| offer.node).filter(|node| !is_fresh(node)).collect()
-        };
-        let measured = self.measure(unknown).await;
-        let mut book = self.book.lock().await;
-        book.measured.extend(measured);
-        let sum =
-            |offer: &RelayOffer| Some((u32::from(in_millis(book.measured.get(&offer.node)?.rtt)) + u32::from(offer.rtt_ms), offer.node));
-        let mut sums: Vec<(u32, NodeKey)> = offered.iter().filter_map(sum).collect();
-        sums.sort();
-        sums.into_iter().map(|(_, node)| node).collect()
-    }
-
-    /// Joins `peer` for `call` at a relay.
-    ///
-    /// # Errors
-    /// See [`LegError`].
-    pub async fn join(&self, node: &NodeKey, call: CallId, peer: DeviceKey) -> Result<Leg, LegError> {
-        let kept = self.book.lock().await.connections.contains_key(node);
-        let joined = self.try_join(node, call, peer).await;
-        match joined {
-            // The connection was there, and the relay was not: it may have begun anew since.
-            Err(LegError::Transport(_)) if kept => self.try_join(node, call, peer).await,
-            joined => joined,
-        }
-    }
-
-    async fn try_join(&self, node: &NodeKey, call: CallId, peer: DeviceKey) -> Result<Leg, LegError> {
-        let joining = self.join_without_limit(node, call, peer);
-        let joined = timeout(JOIN_TIME, joining).await.unwrap_or(Err(LegError::Transport(TransportError::TimedOut { what: "a relay" })));
-        if let Err(LegError::Transport(_)) = &joined {
-            let mut book = self.book.lock().await;
-            book.measured.remove(node);
-            if let Some(connection) = book.connections.remove(node) {
-                connection.close(0, "silent");
+            self.measure(self.named().await).await;
+            let pause = MEASURE_EVERY - share_of(MEASURE_EVERY / 10, u64::from_le_bytes(ahoy_identity::random()));
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                _ = network.changed() => self.measure(self.listed()).await,
             }
         }
-        joined
     }
 
-    async fn join_without_limit(&self, node: &NodeKey, call: CallId, peer: DeviceKey) -> Result<Leg, LegError> {
-        let (connection, relay) = self.connection(node).await?;
-        let (mut stream, mut events) = connection.open_bi().await?;
-        let grant = self.sessions.account().credentials.grant.clone();
-        send(&mut stream, &Join { call, peer, grant }).await?;
-        match receive(&mut events).await? {
-            Some(LegEvent::Joined { channel, peer_present }) => {
-                let (told, queue) = mpsc::channel(LEG_EVENTS_MAX);
-                // Reading an event must not be given up half-way, so it has a task of its own. It ends with the stream or the leg.
-                tokio::spawn(async move {
-                    while let Ok(Some(event)) = receive(&mut events).await {
-                        if told.send(event).await.is_err() {
-                            return;
-                        }
-                    }
-                });
-                Ok(Leg { relay, channel, is_peer_present: peer_present, events: queue, _stream: stream, _connection: connection })
-            }
-            Some(LegEvent::Busy { .. }) => Err(LegError::Busy),
-            Some(LegEvent::Refused(reason)) => Err(LegError::Refused(reason.to_string())),
-            Some(LegEvent::PeerJoined | LegEvent::PeerLeft) | None => Err(LegError::Protocol),
-        }
-    }
-
-    /// The connection with a relay, and where the relay is.
-    async fn connection(&self, node: &NodeKey) -> Result<(Connection, SocketAddr), LegError> {
-        let listed = self.sessions.roster().node(NodeRole::Relay, node).cloned().ok_or(LegError::Unknown)?;
-        let (address, kept) = {
-            let book = self.book.lock().await;
-            let address = book.measured.get(node).map(|measured| measured.address).filter(|address| listed.udp.contains(address));
-            let address = address.or_else(|| listed.udp.first().copied()).ok_or(LegError::Unknown)?;
-            (address, book.connections.get(node).filter(|connection| !connection.is_closed()).cloned())
+    /// Measures relays that have come since the last time.
+    pub async fn measure_unknown(&self) {
+        let unknown = {
+            let book = self.book();
+            self.listed().into_iter().filter(|node| !book.known.contains_key(&node.node)).collect()
         };
-        if let Some(connection) = kept {
-            return Ok((connection, address));
-        }
-        let connection = self.endpoint.connect_node(&[address], node, ALPN).await?;
-        let mut book = self.book.lock().await;
-        book.connections.retain(|_, connection| !connection.is_closed());
-        book.connections.insert(*node, connection.clone());
-        Ok((connection, address))
+        self.measure(unknown).await;
     }
 
-    /// The relays that a supernode says are alive, or else all in the roster.
-    async fn named(&self) -> Vec<NodeKey> {
+    /// Connects to the relays that a call is likely to use, before it is known which: as soon as the first have shown how far they are.
+    pub async fn prepare(&self) {
+        let mut changes = self.changes();
+        let is_measured = |known: &Known| matches!(known.distance, Distance::Measured(_));
+        let _ = timeout(MEASURE_TIME, changes.wait_for(|_| self.book().known.values().any(is_measured))).await;
+        tokio::time::sleep(OTHERS_TIME).await;
+        let mut connecting = JoinSet::new();
+        for offer in self.offers().into_iter().take(PREPARED) {
+            let relays = self.clone();
+            connecting.spawn(async move {
+                if let Ok(Err(error)) = timeout(REACH_TIME, relays.connection(&offer.node)).await {
+                    debug!(%error, "a relay could not be prepared");
+                }
+            });
+        }
+        connecting.join_all().await;
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        // A panic elsewhere leaves plain values behind that are whole; going on is better than a second panic.
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn grant(&self) -> Signed<RelayGrant> {
+        self.sessions.account().credentials.grant.clone()
+    }
+
+    /// The relays in the roster.
+    fn listed(&self) -> Vec<RosterNode> {
+        self.sessions.roster().nodes_in(NodeRole::Relay).cloned().collect()
+    }
+
+    fn place(&self, node: &NodeKey) -> Option<NodePlace> {
+        self.sessions.roster().node(NodeRole::Relay, node).map(NodePlace::from)
+    }
+
+    /// The relays that a supernode says are alive, or else those in the roster.
+    async fn named(&self) -> Vec<RosterNode> {
+        let listed = self.listed();
         if let Some(Response::Relays(relays)) = self.sessions.request(Request::Relays).await
             && !relays.is_empty()
         {
-            return relays.iter().map(|relay| relay.node).collect();
+            return listed.into_iter().filter(|node| relays.iter().any(|relay| relay.node == node.node)).collect();
         }
-        self.sessions.roster().nodes_in(NodeRole::Relay).map(|node| node.node).take(RELAYS_NAMED_MAX).collect()
+        listed
     }
 
-    /// Asks each relay at each of its addresses; the first answer counts.
-    async fn measure(&self, nodes: Vec<NodeKey>) -> BTreeMap<NodeKey, Measured> {
-        let roster = self.sessions.roster();
+    /// How far a relay is, where that is known.
+    fn measured(&self, node: &NodeKey) -> Option<Duration> {
+        match self.book().known.get(node)?.distance {
+            Distance::Measured(rtt) => Some(rtt),
+            Distance::Unmeasured | Distance::Silent => None,
+        }
+    }
+
+    fn has_connection(&self, node: &NodeKey) -> bool {
+        self.book().connections.contains_key(node)
+    }
+
+    fn forget_connection(&self, node: &NodeKey) {
+        if let Some(connection) = self.book().connections.remove(node) {
+            connection.close(0, "silent");
+        }
+    }
+
+    /// A relay could not be joined: nothing is believed of it until it answers again.
+    fn doubt(&self, node: &NodeKey) {
+        if let Some(known) = self.book().known.get_mut(node) {
+            known.distance = Distance::Unmeasured;
+        }
+        let Some(listed) = self.sessions.roster().node(NodeRole::Relay, node).cloned() else { return };
+        let relays = self.clone();
+        tokio::spawn(async move {
+            if let Some(found) = relays.observe(&listed).await {
+                relays.learn(listed.node, found);
+            }
+        });
+    }
+
+    /// The connection with a relay.
+    async fn connection(&self, node: &NodeKey) -> Result<Connection, LegError> {
+        let mut place = self.place(node).ok_or(LegError::Unknown)?;
+        let turn = self.book().connecting.entry(*node).or_default().clone();
+        let _turn = turn.lock().await;
+        {
+            let book = self.book();
+            if let Some(connection) = book.connections.get(node).filter(|connection| !connection.is_closed()) {
+                return Ok(connection.clone());
+            }
+            // Where it answered before is tried first.
+            let known = book.known.get(node).and_then(|known| known.address);
+            place.udp.sort_by_key(|address| Some(*address) != known);
+        }
+        let connection = self.endpoint.connect_node(&place, node, ALPN).await?;
+        let mut book = self.book();
+        book.connections.retain(|_, connection| !connection.is_closed());
+        book.connections.insert(*node, connection.clone());
+        Ok(connection)
+    }
+
+    /// Asks all of these how far they are, all at once. What is found is known as soon as it comes.
+    async fn measure(&self, nodes: Vec<RosterNode>) {
         let mut asked = JoinSet::new();
         for node in nodes.into_iter().take(RELAYS_NAMED_MAX) {
-            for address in roster.node(NodeRole::Relay, &node).map(|listed| listed.udp.to_vec()).unwrap_or_default() {
-                let endpoint = self.endpoint.clone();
-                asked.spawn(async move {
-                    let observation = endpoint.observe(address, MEASURE_TIME).await?;
-                    Some((node, Measured { address, rtt: observation.rtt, at: Instant::now() }))
-                });
-            }
+            self.book().known.entry(node.node).or_insert(Known { distance: Distance::Unmeasured, address: None });
+            let relays = self.clone();
+            asked.spawn(async move {
+                let found = relays.distance(&node).await;
+                relays.learn(node.node, found);
+            });
         }
-        let mut measured = BTreeMap::new();
+        asked.join_all().await;
+    }
+
+    /// How far a relay is; without an answer, by a connection, which also goes where UDP does not.
+    async fn distance(&self, node: &RosterNode) -> Known {
+        if let Some(known) = self.observe(node).await {
+            return known;
+        }
+        match timeout(REACH_TIME, self.connection(&node.node)).await {
+            Ok(Ok(connection)) => Known { distance: Distance::Measured(connection.rtt()), address: None },
+            Ok(Err(_)) | Err(_) => Known { distance: Distance::Silent, address: None },
+        }
+    }
+
+    /// How far a relay is, by the first of its addresses that answers.
+    async fn observe(&self, node: &RosterNode) -> Option<Known> {
+        let mut asked = JoinSet::new();
+        for address in &node.udp {
+            let (endpoint, address) = (self.endpoint.clone(), *address);
+            asked.spawn(async move { Some((address, endpoint.observe(address, MEASURE_TIME).await?)) });
+        }
         while let Some(answer) = asked.join_next().await {
-            if let Ok(Some((node, found))) = answer {
-                measured.entry(node).or_insert(found);
+            if let Ok(Some((address, observation))) = answer {
+                return Some(Known { distance: Distance::Measured(observation.rtt), address: Some(address) });
             }
         }
-        debug!(relays = measured.len(), "measured relays");
-        measured
-    }
-}
-
-impl Leg {
-    /// What happens on the leg next; `None` once the relay has gone.
-    pub async fn next_event(&mut self) -> Option<LegEvent> {
-        let event = self.events.recv().await?;
-        match event {
-            LegEvent::PeerJoined => self.is_peer_present = true,
-            LegEvent::PeerLeft => self.is_peer_present = false,
-            LegEvent::Joined { .. } | LegEvent::Busy { .. } | LegEvent::Refused(_) => {}
-        }
-        Some(event)
+        None
     }
 
-    /// Waits until the other side has joined. False if the relay went before that.
-    pub async fn peer_joined(&mut self) -> bool {
-        while !self.is_peer_present {
-            if self.next_event().await.is_none() {
-                return false;
-            }
-        }
-        true
+    fn learn(&self, node: NodeKey, found: Known) {
+        let listed = self.listed();
+        let mut book = self.book();
+        // Those that left the network are forgotten, so that the book does not grow.
+        let is_listed = |known: &NodeKey| listed.iter().any(|node| node.node == *known);
+        book.known.retain(|known, _| is_listed(known));
+        book.connecting.retain(|known, _| is_listed(known));
+        book.known.insert(node, found);
+        drop(book);
+        debug!(?found, "measured a relay");
+        self.changes.send_modify(|count| *count += 1);
     }
-}
-
-fn in_millis(rtt: Duration) -> u16 {
-    // Rounded up, so that a relay on this machine is not taken for one that was never measured by somebody who divides.
-    u16::try_from(rtt.as_micros().div_ceil(1000)).unwrap_or(u16::MAX)
 }

@@ -1,33 +1,33 @@
-//! Rates: a token bucket that limits one leg, and a meter of what all of them send.
+//! Rates: a token bucket that limits what one leg sends or costs, and a meter of what all of them send.
 
 use std::time::{Duration, Instant};
 
-/// Lets bytes through at a rate, and a burst on top.
+/// Lets units, such as bytes, through at a rate, and a burst on top.
 #[derive(Debug, Clone)]
 pub(crate) struct TokenBucket {
-    bytes_per_s: u64,
-    burst_bytes: u64,
-    available_bytes: u64,
+    per_s: u64,
+    burst: u64,
+    available: u64,
     filled: Instant,
 }
 
 impl TokenBucket {
     /// A full bucket.
-    pub(crate) fn new(bytes_per_s: u64, burst_bytes: u64, now: Instant) -> Self {
-        Self { bytes_per_s, burst_bytes, available_bytes: burst_bytes, filled: now }
+    pub(crate) fn new(per_s: u64, burst: u64, now: Instant) -> Self {
+        Self { per_s, burst, available: burst, filled: now }
     }
 
-    /// True if `bytes` may pass at `now`; then they are spent.
-    pub(crate) fn take(&mut self, bytes: u64, now: Instant) -> bool {
+    /// True if so many `units` may pass at `now`; then they are spent.
+    pub(crate) fn take(&mut self, units: u64, now: Instant) -> bool {
         let micros = now.saturating_duration_since(self.filled).as_micros();
-        let earned = u64::try_from(micros * u128::from(self.bytes_per_s) / 1_000_000).unwrap_or(u64::MAX);
+        let earned = u64::try_from(micros * u128::from(self.per_s) / 1_000_000).unwrap_or(u64::MAX);
         if earned > 0 {
-            self.available_bytes = self.available_bytes.saturating_add(earned).min(self.burst_bytes);
+            self.available = self.available.saturating_add(earned).min(self.burst);
             self.filled = now;
         }
-        let enough = bytes <= self.available_bytes;
+        let enough = units <= self.available;
         if enough {
-            self.available_bytes -= bytes;
+            self.available -= units;
         }
         enough
     }

@@ -9,6 +9,7 @@ use ahoy_identity::random;
 use ahoy_node::{Admission, Node};
 use ahoy_protocol::certificate::NodeRole;
 use ahoy_protocol::directory::ALTERNATIVES_MAX;
+use ahoy_protocol::ids::LegKey;
 use ahoy_protocol::relay::{Join, LegEvent};
 use ahoy_protocol::{DeviceKey, List, NodeKey, Text};
 use ahoy_transport::{Connection, Handshaking, NodeEndpoint};
@@ -103,7 +104,7 @@ impl Control {
     }
 
     async fn serve(self: Arc<Self>, handshaking: Handshaking) {
-        let Some(_place) = self.admission.enter(handshaking.remote_address().ip()) else { return };
+        let Some(_place) = self.admission.enter(handshaking.client_ip()) else { return };
         match handshaking.finish().await {
             Ok(connection) => self.serve_connection(connection).await,
             Err(problem) => tracing::debug!(%problem, "a handshake failed"),
@@ -148,6 +149,7 @@ impl Control {
             address: client.connection.remote_address(),
             proved: client.proved,
             kbit_per_s: grant.kbit_per_s,
+            key: LegKey(random()),
         };
         let mut legs = self.legs();
         let joined = self.forwarder.lock().join(Instant::now(), request, u32::from_be_bytes(random())).map_err(|error| match error {
@@ -161,7 +163,7 @@ impl Control {
             other.state.send_replace(LegState::Together);
         }
         let state = watch::Sender::new(if joined.with.is_some() { LegState::Together } else { LegState::Alone });
-        let leg = Leg { channel: joined.channel, state: state.subscribe(), control: self.clone() };
+        let leg = Leg { channel: joined.channel, key: request.key, state: state.subscribe(), control: self.clone() };
         legs.insert(joined.channel, LegHandle { state, connection: client.connection.clone() });
         Ok(leg)
     }
@@ -202,6 +204,7 @@ fn refused(why: &str) -> LegEvent {
 /// A leg in the hands of its stream. Dropping it leaves.
 pub(crate) struct Leg {
     pub(crate) channel: u32,
+    pub(crate) key: LegKey,
     pub(crate) state: watch::Receiver<LegState>,
     control: Arc<Control>,
 }

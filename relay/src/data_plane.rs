@@ -1,4 +1,4 @@
-//! The datagrams of the relay's port that are not QUIC: frames go through the [`Forwarder`], observe requests are answered.
+//! The datagrams of the relay's port that are not QUIC: frames and moves go through the [`Forwarder`], observe requests are answered.
 
 use crate::forwarder::{Forwarder, Verdict};
 use crate::limits::PAYLOAD_BYTES_MAX;
@@ -35,9 +35,9 @@ pub(crate) struct DataPlane {
 impl DatagramHandler for DataPlane {
     fn handle(&self, from: SocketAddr, datagram: &[u8], out: &mut dyn FnMut(SocketAddr, &[u8])) {
         match classify(datagram) {
-            Some(Kind::Relay) => self.forward(from, datagram, out),
+            Some(Kind::Relay | Kind::Move) => self.forward(from, datagram, out),
             Some(Kind::Observe) => self.observe.handle(from, datagram, out),
-            // Probes are for peers, and an answer to a question that no relay asks is for nobody.
+            // Probes between peers come in frames, and an answer to a question that no relay asks is for nobody.
             Some(Kind::Observed | Kind::Ping | Kind::Pong | Kind::Quic) | None => {}
         }
     }
@@ -60,7 +60,7 @@ impl DataPlane {
                 // A full queue means that many looks are under way; the next frame asks again.
                 let _ = self.looks.try_send(channel);
             }
-            Verdict::KeptAlive | Verdict::Drop(_) => {}
+            Verdict::KeptAlive | Verdict::Moved | Verdict::Drop(_) => {}
         }
     }
 }

@@ -4,14 +4,19 @@
 //! goes only to the address of a leg whose device named the sender's and was named by it, that nothing is sent to an
 //! address that has no leg, and that for each frame at most one of the same length goes out.
 //!
+//! A leg is where its connection comes from, or where its device's last move came from, whichever was heard later. Both are followed at
+//! once, and little is sent there until QUIC has proved that the device receives there.
+//!
 //! What it leaves out: who may have a leg (the grant is checked before), and when a leg ends (with its stream).
 
 use crate::bucket::{Meter, TokenBucket};
 use crate::limits::{
-    ADDRESS_LOOK_INTERVAL, BURST_BYTES, BUSY_PERCENT, LEG_KBIT_PER_S_MAX, LEGS_MAX, LEGS_PER_DEVICE_MAX, PAYLOAD_BYTES_MAX, PROBATION,
-    PROBATION_KBIT_PER_S, SLOT_BITS, TOTAL_KBIT_PER_S,
+    ADDRESS_LOOK_INTERVAL, BURST_BYTES, BUSY_PERCENT, LEG_KBIT_PER_S_MAX, LEGS_MAX, LEGS_PER_DEVICE_MAX, MOVES_BURST, MOVES_PER_S,
+    PAYLOAD_BYTES_MAX, PROBATION, PROBATION_KBIT_PER_S, SLOT_BITS, TOTAL_KBIT_PER_S,
 };
-use ahoy_protocol::datagram::{Kind, classify, parse_relay_frame};
+use ahoy_identity::check_leg_code;
+use ahoy_protocol::datagram::{Kind, Move, PING_BYTES, PONG_BYTES, classify, parse_relay_frame};
+use ahoy_protocol::ids::LegKey;
 use ahoy_protocol::{CallId, DeviceKey};
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -33,6 +38,8 @@ pub struct LegRequest {
     pub proved: SocketAddr,
     /// What its grant allows.
     pub kbit_per_s: u32,
+    /// What its moves are sealed with.
+    pub key: LegKey,
 }
 
 /// A leg that came to be.
@@ -72,6 +79,8 @@ pub enum Verdict {
     },
     /// It was heard and goes nowhere.
     KeptAlive,
+    /// It was a move, and its leg is where it came from.
+    Moved,
     /// It is dropped, and it is time to look from where the connection of the leg with this channel comes.
     Look(u32),
     /// It is dropped.
@@ -81,7 +90,7 @@ pub enum Verdict {
 /// Why a frame is dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
-    /// Not a frame, or its payload is not a QUIC packet of ours.
+    /// Neither a frame, with a payload that is a packet or a probe of a call, nor a move.
     Malformed,
     /// No leg has its channel.
     UnknownChannel,
@@ -91,6 +100,8 @@ pub enum Reason {
     NotJoined,
     /// Its leg sends more than its grant allows, or the other leg is at an address that has yet to prove itself.
     OverRate,
+    /// It is a move with a wrong code or an old counter, or one of too many.
+    NotProved,
 }
 
 /// What the forwarder has done so far.
@@ -114,6 +125,10 @@ pub struct Counters {
     pub not_joined: u64,
     /// Frames dropped as [`Reason::OverRate`].
     pub over_rate: u64,
+    /// Moves that were followed.
+    pub moved: u64,
+    /// Moves dropped as [`Reason::NotProved`].
+    pub not_proved: u64,
 }
 
 /// The table of legs.
@@ -147,10 +162,17 @@ struct Leg {
     channel: u32,
     pair: Pair,
     address: SocketAddr,
+    /// Where its connection was heard from last.
+    connection: SocketAddr,
     /// Where the device has proved that it receives.
     proved: SocketAddr,
-    /// Since when it is elsewhere.
+    /// Since when it is elsewhere, or its connection has followed it there.
     moved: Option<Instant>,
+    key: LegKey,
+    /// Of the last move that was followed.
+    move_counter: Option<u64>,
+    /// How many moves may be looked at.
+    move_checks: TokenBucket,
     joined_with: Option<u32>,
     /// What the device may send.
     rate: TokenBucket,
@@ -167,16 +189,39 @@ impl Leg {
         }
     }
 
+    /// The leg's connection comes from `address`. Where it has come from before says nothing: a move may be newer than that.
+    fn connection_at(&mut self, address: SocketAddr, now: Instant) {
+        if self.connection == address {
+            return;
+        }
+        self.connection = address;
+        self.move_to(address, now);
+        if self.moved.is_some() {
+            self.moved = Some(now);
+        }
+    }
+
+    /// Follows a move that `sealed` is, if it is the device's and its newest.
+    fn follow(&mut self, moved: Move, sealed: &[u8], from: SocketAddr, now: Instant) -> bool {
+        let is_newer = self.move_counter.is_none_or(|last| moved.counter > last);
+        if !is_newer || !self.move_checks.take(1, now) || !check_leg_code(&self.key, sealed) {
+            return false;
+        }
+        self.move_counter = Some(moved.counter);
+        self.move_to(from, now);
+        true
+    }
+
     /// True if so many bytes may be sent to the leg's address. Probation ends here when its time is over.
     fn may_be_sent(&mut self, bytes: u64, now: Instant) -> bool {
         match self.moved {
             None => true,
-            Some(moved) if now.saturating_duration_since(moved) < PROBATION => self.probation_rate.take(bytes, now),
-            Some(_) => {
+            Some(moved) if self.connection == self.address && now.saturating_duration_since(moved) >= PROBATION => {
                 self.proved = self.address;
                 self.moved = None;
                 true
             }
+            Some(_) => self.probation_rate.take(bytes, now),
         }
     }
 }
@@ -233,14 +278,18 @@ impl Forwarder {
             channel,
             pair,
             address: proved,
+            connection: proved,
             proved,
             moved: None,
+            key: request.key,
+            move_counter: None,
+            move_checks: TokenBucket::new(MOVES_PER_S, MOVES_BURST, now),
             joined_with: with,
             rate: TokenBucket::new(bytes_per_s(request.kbit_per_s.min(LEG_KBIT_PER_S_MAX)), BURST_BYTES, now),
             probation_rate: TokenBucket::new(bytes_per_s(PROBATION_KBIT_PER_S), BURST_BYTES, now),
             looked: None,
         };
-        leg.move_to(canonical(request.address), now);
+        leg.connection_at(canonical(request.address), now);
         self.slots[slot as usize] = Some(leg);
         self.by_pair.insert(pair, channel);
         *self.legs_of.entry(pair.device).or_default() += 1;
@@ -252,17 +301,25 @@ impl Forwarder {
         self.remove(channel)
     }
 
-    /// What becomes of the datagram `frame` that came from `from`.
-    pub fn handle(&mut self, now: Instant, from: SocketAddr, frame: &[u8]) -> Verdict {
-        let verdict = self.judge(now, canonical(from), frame);
-        self.count(now, verdict, frame.len());
+    /// What becomes of the datagram, a frame or a move, that came from `from`.
+    pub fn handle(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) -> Verdict {
+        let verdict = match classify(datagram) {
+            Some(Kind::Move) => self.judge_move(now, canonical(from), datagram),
+            _ => self.judge(now, canonical(from), datagram),
+        };
+        self.count(now, verdict, datagram.len());
         verdict
+    }
+
+    fn judge_move(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) -> Verdict {
+        let Ok(moved) = Move::decode(datagram) else { return Verdict::Drop(Reason::Malformed) };
+        let Some(leg) = self.leg_mut(moved.channel) else { return Verdict::Drop(Reason::UnknownChannel) };
+        if leg.follow(moved, datagram, from, now) { Verdict::Moved } else { Verdict::Drop(Reason::NotProved) }
     }
 
     fn judge(&mut self, now: Instant, from: SocketAddr, frame: &[u8]) -> Verdict {
         let Ok((channel, payload)) = parse_relay_frame(frame) else { return Verdict::Drop(Reason::Malformed) };
-        let is_call_packet = payload.len() <= PAYLOAD_BYTES_MAX && classify(payload) == Some(Kind::Quic);
-        if !payload.is_empty() && !is_call_packet {
+        if !payload.is_empty() && !is_of_a_call(payload) {
             return Verdict::Drop(Reason::Malformed);
         }
         let Some(leg) = self.leg_mut(channel) else { return Verdict::Drop(Reason::UnknownChannel) };
@@ -291,7 +348,7 @@ impl Forwarder {
     /// The connection of the leg with this channel now comes from `address`.
     pub fn set_address(&mut self, now: Instant, channel: u32, address: SocketAddr) {
         if let Some(leg) = self.leg_mut(channel) {
-            leg.move_to(canonical(address), now);
+            leg.connection_at(canonical(address), now);
         }
     }
 
@@ -365,12 +422,24 @@ impl Forwarder {
                 self.counters.forwarded_bytes += bytes as u64;
             }
             Verdict::KeptAlive => {}
+            Verdict::Moved => self.counters.moved += 1,
             Verdict::Look(_) | Verdict::Drop(Reason::OtherAddress) => self.counters.other_address += 1,
             Verdict::Drop(Reason::Malformed) => self.counters.malformed += 1,
             Verdict::Drop(Reason::UnknownChannel) => self.counters.unknown_channel += 1,
             Verdict::Drop(Reason::NotJoined) => self.counters.not_joined += 1,
             Verdict::Drop(Reason::OverRate) => self.counters.over_rate += 1,
+            Verdict::Drop(Reason::NotProved) => self.counters.not_proved += 1,
         }
+    }
+}
+
+/// What two devices say to each other: QUIC, and probes, with which they measure the way through their legs.
+fn is_of_a_call(payload: &[u8]) -> bool {
+    match classify(payload) {
+        Some(Kind::Quic) => payload.len() <= PAYLOAD_BYTES_MAX,
+        Some(Kind::Ping) => payload.len() == PING_BYTES,
+        Some(Kind::Pong) => payload.len() == PONG_BYTES,
+        Some(Kind::Move | Kind::Relay | Kind::Observe | Kind::Observed) | None => false,
     }
 }
 

@@ -44,7 +44,7 @@ pub(crate) async fn serve(control: Arc<Control>, client: Client, (mut sending, m
 /// Tells the client what happens to its leg, until it ends the stream or the leg is over.
 async fn live(mut leg: Leg, sending: &mut SendStream, receiving: &mut RecvStream) {
     let mut told = *leg.state.borrow_and_update();
-    let joined = LegEvent::Joined { channel: leg.channel, peer_present: told == LegState::Together };
+    let joined = LegEvent::Joined { channel: leg.channel, key: leg.key, peer_present: told == LegState::Together };
     if !tell(sending, &joined).await {
         return;
     }

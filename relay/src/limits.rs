@@ -39,11 +39,16 @@ pub const LEG_LIFE_MAX: Duration = Duration::from_secs(24 * 3600);
 pub const ADDRESS_LOOK_INTERVAL: Duration = Duration::from_millis(200);
 /// How often all legs are compared with their connections: a client that only listens moves too, and one that QUIC did not follow moves back.
 pub const ADDRESS_SWEEP_INTERVAL: Duration = Duration::from_secs(1);
-/// How long an address that a connection moved to is on probation. QUIC follows a packet before it has proved that the client
-/// receives there, and turns back within a second or so if it does not.
+/// How long an address that a leg moved to is on probation, counted from when the leg's connection is there too. QUIC follows a packet
+/// before it has proved that the client receives there, and turns back within a second or so if it does not; a move proves nothing of it.
 pub const PROBATION: Duration = Duration::from_secs(30);
 /// What goes to an address on probation, in kilobits a second: a voice, and nothing worth forging a source for.
 pub const PROBATION_KBIT_PER_S: u32 = 80;
+/// Codes of moves that are checked a second for one leg, and at once: each costs two microseconds, and a device sends one when it has moved
+/// and a few more when it hears nothing. Who does not know a leg's channel costs none.
+pub const MOVES_PER_S: u64 = 32;
+/// See [`MOVES_PER_S`].
+pub const MOVES_BURST: u64 = 32;
 /// Most looks that wait. More than that are dropped; the next frame asks again.
 pub const ADDRESS_LOOKS_WAITING_MAX: usize = 256;
 

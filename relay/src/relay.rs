@@ -66,14 +66,14 @@ impl Relay {
         let observe = ObserveResponder::new(load_percent.clone());
         let data_plane = Arc::new(DataPlane { forwarder: forwarder.clone(), observe, looks });
         let limits = NodeLimits { connections_max: CONNECTIONS_MAX, ..NodeLimits::default() };
-        let endpoint = Arc::new(NodeEndpoint::bind(&args.listen, preparation.key(), &[relay::ALPN], data_plane, limits)?);
+        let endpoint = Arc::new(NodeEndpoint::bind(&args.listen, &args.tcp, preparation.key(), &[relay::ALPN], data_plane, limits)?);
         let metrics = match args.metrics {
             Some(address) => Some(MetricsServer::bind(address).await?),
             None => None,
         };
-        warn_of_unserved(args);
-        let udp = Addresses::advertised(&endpoint.local_addresses(), args.public.as_deref()).await?;
-        let node = Arc::new(preparation.join(Addresses { udp, ..Addresses::default() }).await?);
+        let addresses =
+            Addresses::of_client_plane(&endpoint.local_addresses(), &endpoint.local_tcp_addresses(), args.public.as_deref()).await?;
+        let node = Arc::new(preparation.join(addresses).await?);
 
         let control = Arc::new(Control::new(node.clone(), forwarder.clone()));
         let reporter = Reporter { node: node.clone(), endpoint: endpoint.clone(), load_percent: load_percent.clone() };
@@ -84,16 +84,22 @@ impl Relay {
         tasks.spawn(reckon_load(forwarder.clone(), load_percent.clone()));
         let metrics_address = metrics.as_ref().and_then(MetricsServer::local_address);
         if let Some(metrics) = metrics {
-            let forwarder = forwarder.clone();
-            tasks.spawn(metrics.serve(move || metrics_page(&forwarder, &load_percent)));
+            let (forwarder, endpoint) = (forwarder.clone(), endpoint.clone());
+            tasks.spawn(metrics.serve(move || metrics_page(&forwarder, &endpoint, &load_percent)));
         }
         Ok(Self { node, endpoint, forwarder, metrics_address, tasks })
     }
 
-    /// Where it listens.
+    /// Where it listens over UDP.
     #[must_use]
     pub fn local_addresses(&self) -> Vec<SocketAddr> {
         self.endpoint.local_addresses()
+    }
+
+    /// Where it listens over TCP.
+    #[must_use]
+    pub fn local_tcp_addresses(&self) -> Vec<SocketAddr> {
+        self.endpoint.local_tcp_addresses()
     }
 
     /// Where it serves its counters, if it does.
@@ -134,21 +140,15 @@ impl Relay {
     }
 }
 
-/// A flag that is taken and not served must not pass in silence.
-fn warn_of_unserved(args: &ServeArgs) {
-    if !args.tcp.is_empty() {
-        tracing::warn!("--tcp is not served by this version: clients whose network blocks UDP cannot use this relay");
-    }
-}
-
 /// The counters in the text format that Prometheus reads.
-fn metrics_page(forwarder: &SharedForwarder, load_percent: &AtomicU8) -> String {
+fn metrics_page(forwarder: &SharedForwarder, endpoint: &NodeEndpoint, load_percent: &AtomicU8) -> String {
     let (counters, legs) = {
         let forwarder = forwarder.lock();
         (forwarder.counters(), forwarder.legs())
     };
     let load_percent = load_percent.load(Ordering::Relaxed);
-    let mut page = format!("ahoy_relay_legs {legs}\nahoy_relay_load_percent {load_percent}\n");
+    let tunnels = endpoint.tunnels();
+    let mut page = format!("ahoy_relay_legs {legs}\nahoy_relay_load_percent {load_percent}\nahoy_relay_tunnels {tunnels}\n");
     for (name, value) in [
         ("joined", counters.joined),
         ("refused", counters.refused),
@@ -159,6 +159,9 @@ fn metrics_page(forwarder: &SharedForwarder, load_percent: &AtomicU8) -> String 
         ("dropped_other_address", counters.other_address),
         ("dropped_not_joined", counters.not_joined),
         ("dropped_over_rate", counters.over_rate),
+        ("moved", counters.moved),
+        ("dropped_not_proved", counters.not_proved),
+        ("dropped_by_tunnels", endpoint.dropped_by_tunnels()),
     ] {
         page.push_str(&format!("# TYPE ahoy_relay_{name}_total counter\nahoy_relay_{name}_total {value}\n"));
     }

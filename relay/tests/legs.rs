@@ -2,9 +2,9 @@
 
 mod harness;
 
-use ahoy_identity::{SigningKey, random};
+use ahoy_identity::{SigningKey, leg_code, random};
 use ahoy_protocol::CallId;
-use ahoy_protocol::datagram::relay_frame;
+use ahoy_protocol::datagram::{MAC_BYTES, Move, relay_frame};
 use ahoy_protocol::relay::{Join, LegEvent};
 use ahoy_protocol::time::HOUR;
 use harness::{Authority, Client, Lab, any_port, now, packet};
@@ -104,6 +104,26 @@ async fn a_stolen_channel_is_worth_nothing_at_another_address() {
     alice.send_frame(for_alice.channel, &packet("real"));
     assert_eq!(bob.next_frame().await, (for_bob.channel, packet("real")), "the forged frames went nowhere");
     assert_eq!(lab.relay.counters().forwarded_frames, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_that_moved_says_so_and_is_sent_to_at_once() {
+    let lab = Lab::new().await;
+    let (_alice, for_alice, bob, for_bob) = lab.call().await;
+    let elsewhere = UdpSocket::bind(any_port()).await.expect("a free port");
+    let moved = Move { channel: for_alice.channel, counter: 1 }.encode();
+    let forged = [&moved[..], &[7; MAC_BYTES]].concat();
+    elsewhere.send_to(&forged, lab.address()).await.expect("sent");
+    lab.until(|counters| counters.not_proved == 1).await;
+    let sealed = [&moved[..], &leg_code(&for_alice.key, &moved)].concat();
+    elsewhere.send_to(&sealed, lab.address()).await.expect("sent");
+    lab.until(|counters| counters.moved == 1).await;
+    bob.send_frame(for_bob.channel, &packet("where are you?"));
+    let mut buffer = [0; 100];
+    let (length, _) = elsewhere.recv_from(&mut buffer).await.expect("it comes");
+    assert_eq!(buffer[..length], relay_frame(for_alice.channel, &packet("where are you?")));
+    elsewhere.send_to(&relay_frame(for_alice.channel, &packet("here")), lab.address()).await.expect("sent");
+    assert_eq!(bob.next_frame().await, (for_bob.channel, packet("here")));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 async fn the_supernodes_of_the_roster_hear_from_the_relay_under_its_own_key() {
     let key = SigningKey::generate();
     let handler = Arc::new(ObserveResponder::new(Arc::default()));
-    let supernode = NodeEndpoint::bind(&[any_port()], &key, &[ALPN], handler, NodeLimits::default()).expect("a free port");
+    let supernode = NodeEndpoint::bind(&[any_port()], &[], &key, &[ALPN], handler, NodeLimits::default()).expect("a free port");
     let listed = RosterNode {
         role: NodeRole::Supernode,
         node: key.node_key(),

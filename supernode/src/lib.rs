@@ -16,6 +16,7 @@ mod relays;
 mod sessions;
 mod shelf;
 mod supernode;
+mod visitor;
 
 pub use overlay::OverlayError;
 pub use supernode::{Args, StartError, Supernode};

@@ -15,6 +15,8 @@ pub(crate) const WALK_RATE: Rate = Rate { per_s: 10.0, burst: 60 };
 pub(crate) const CONNECTIONS_PER_PREFIX_MAX: usize = 512;
 /// Requests that are answered at a time. Each may hold a record and a few dozen answers, some 100 KB.
 const REQUESTS_MAX: usize = 1024;
+/// Requests at a time that wait for the registration of whoever sent them. Each is a few hundred bytes, or a record, and waits for seconds at most.
+const EARLY_REQUESTS_MAX: usize = 1024;
 /// Answers at a time that are on their way to those who have said who they are: two for each of a quarter of all devices.
 const ANSWERS_MAX: usize = 4096;
 /// Answers at a time that are on their way to those who have not. A roster is up to 192 KiB, so these are below 100 MB.
@@ -33,6 +35,7 @@ const PAIRS_MAX: usize = 100_000;
 #[derive(Debug)]
 pub(crate) struct Work {
     requests: Semaphore,
+    early_requests: Semaphore,
     answers: Semaphore,
     answers_to_strangers: Semaphore,
 }
@@ -41,6 +44,7 @@ impl Work {
     pub(crate) fn new() -> Self {
         Self {
             requests: Semaphore::new(REQUESTS_MAX),
+            early_requests: Semaphore::new(EARLY_REQUESTS_MAX),
             answers: Semaphore::new(ANSWERS_MAX),
             answers_to_strangers: Semaphore::new(ANSWERS_TO_STRANGERS_MAX),
         }
@@ -49,6 +53,11 @@ impl Work {
     /// Room to work on one more request, if there is any.
     pub(crate) fn begin_request(&self) -> Option<SemaphorePermit<'_>> {
         self.requests.try_acquire().ok()
+    }
+
+    /// Room for one more request to wait for a registration, if there is any. Strangers who never register leave room for others' requests.
+    pub(crate) fn begin_wait(&self) -> Option<SemaphorePermit<'_>> {
+        self.early_requests.try_acquire().ok()
     }
 
     /// Room to send one more answer, if there is any. Strangers who take none leave room for others.

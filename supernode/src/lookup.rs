@@ -12,7 +12,7 @@ use libp2p::PeerId;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use thiserror::Error;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 /// Supernodes that must say the same for an answer to be given without further waiting, this one included.
@@ -73,9 +73,24 @@ pub(crate) struct Directory {
 impl Directory {
     /// Finds the records of a subject, here and in the overlay, and brings who has an old one up to date.
     pub(crate) async fn look_up(&self, subject: &Subject) -> Found {
+        self.look_up_telling(subject, oneshot::channel().0).await
+    }
+
+    /// Like [`Directory::look_up`]; `early` is told the first valid record as soon as there is one, though a newer one may follow.
+    pub(crate) async fn look_up_telling(&self, subject: &Subject, early: oneshot::Sender<VerifiedRecord>) -> Found {
         let start = Instant::now();
         let now = SystemTime::now().into();
+        let mut early = Some(early);
+        let mut tell = |record: &VerifiedRecord| {
+            if let Some(early) = early.take() {
+                // Who does not listen needs only the end.
+                drop(early.send(record.clone()));
+            }
+        };
         let mut tally = Tally::new(self.shelf.get(now, subject));
+        if let Some((own, _)) = tally.best() {
+            tell(own);
+        }
         let walks = self.shelf.keys(now, subject).into_iter().map(|key| (key, self.overlay.get(key))).collect();
         let mut walks = Walks::new(walks);
         // Those that are connected are those that can answer.
@@ -95,6 +110,7 @@ impl Directory {
             match checked {
                 Ok(verified) if verified.subject() == subject => {
                     seen.add(&copy.bytes, &verified);
+                    tell(&verified);
                     if tally.is_empty() {
                         end = end.min(Instant::now() + SETTLING_TIME);
                     }

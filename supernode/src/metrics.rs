@@ -9,6 +9,7 @@ pub(crate) fn text(plane: &Plane, endpoint: &NodeEndpoint) -> String {
     let gauges = [
         ("sessions", plane.sessions.len()),
         ("connections", endpoint.connections()),
+        ("tunnels", endpoint.tunnels()),
         ("records", plane.directory.shelf.records().len()),
         ("overlay_connected", plane.directory.overlay.connected()),
         ("requests_free", plane.work.requests_free()),

@@ -3,12 +3,13 @@
 //! One bidirectional stream a request. A client registers first; nodes of the roster may do what their role allows. All
 //! work is bounded per connection and in all, and what is over a bound is answered with `Busy` before any cryptography.
 
-use crate::limits::{Guard, REQUEST_RATE, WALK_RATE, Work};
+use crate::limits::{Guard, Work};
 use crate::lookup::{Directory, Found, PublishError};
 use crate::neighbours::Neighbours;
 use crate::relays::Relays;
 use crate::sessions::{Session, Sessions};
-use ahoy_directory::{TokenBucket, homes_for};
+use crate::visitor::Visitor;
+use ahoy_directory::{VerifiedRecord, homes_for};
 use ahoy_node::{Admission, Node, RosterView};
 use ahoy_protocol::certificate::{DeviceCertificate, NodeRole, UserCertificate};
 use ahoy_protocol::directory::{Found as FoundMessage, Push, Request, Response, SealedSignal, role_needed};
@@ -20,6 +21,7 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 /// Requests of one connection at a time. QUIC lets a client open no more streams; this holds where it opens and resets them.
@@ -55,17 +57,6 @@ pub(crate) struct Plane {
     pub(crate) load_percent: Arc<AtomicU8>,
 }
 
-/// One connection.
-struct Visitor {
-    connection: Connection,
-    key: [u8; 32],
-    /// The device, once it has registered.
-    device: Mutex<Option<DeviceKey>>,
-    requests: Mutex<TokenBucket>,
-    /// Counts those requests that other supernodes have to work for, and those for a whole roster.
-    walks: Mutex<TokenBucket>,
-}
-
 impl Plane {
     /// Takes whoever connects, until the endpoint is closed.
     pub(crate) async fn serve(self: Arc<Self>, endpoint: Arc<NodeEndpoint>) {
@@ -73,7 +64,7 @@ impl Plane {
         while let Some(handshaking) = endpoint.accept().await {
             let plane = self.clone();
             visits.spawn(async move {
-                let Some(_place) = plane.admission.enter(handshaking.remote_address().ip()) else { return };
+                let Some(_place) = plane.admission.enter(handshaking.client_ip()) else { return };
                 match handshaking.finish().await {
                     Ok(connection) => plane.visit(connection).await,
                     Err(error) => tracing::debug!(%error, "a handshake failed"),
@@ -156,12 +147,16 @@ impl Plane {
     }
 
     async fn read_and_answer(&self, visitor: &Visitor, receiving: &mut RecvStream) -> Result<Option<Response>, TransportError> {
-        if let Err(wait) = take(&visitor.requests) {
+        if let Err(wait) = visitor.take_request() {
             return Ok(Some(self.busy(visitor, wait)));
         }
         let reading = tokio::time::timeout(READING_TIME_MAX, receive::<Request>(receiving));
         let request = reading.await.unwrap_or(Err(TransportError::TimedOut { what: "a request" }))?;
         let Some(request) = request else { return Ok(None) };
+        if is_of_devices(&request) && visitor.may_register() && !self.is_node(visitor) {
+            let Some(_room) = self.work.begin_wait() else { return Ok(Some(self.busy(visitor, BUSY_TIME))) };
+            visitor.registration().await;
+        }
         // Not before the request is here: whoever opens streams and sends nothing must not take the room of others.
         let Some(_room) = self.work.begin_request() else { return Ok(Some(self.busy(visitor, BUSY_TIME))) };
         let answering = Box::pin(self.answer(visitor, request));
@@ -177,11 +172,17 @@ impl Plane {
             return self.answer_node(visitor, request).await;
         }
         match request {
-            Request::Register { user, device } => self.register(visitor, &user, &device),
+            Request::Register { user, device } => {
+                let response = self.register(visitor, &user, &device);
+                if response != Response::Done {
+                    visitor.set_refused(response.clone());
+                }
+                response
+            }
             Request::Roster { since } => {
                 // It is by far the longest answer that a stranger can have.
                 if !self.is_node(visitor)
-                    && let Err(wait) = take(&visitor.walks)
+                    && let Err(wait) = visitor.take_walk()
                 {
                     return self.busy(visitor, wait);
                 }
@@ -190,7 +191,7 @@ impl Plane {
             }
             request => match visitor.device() {
                 Some(device) => self.answer_device(visitor, device, request).await,
-                None => refused("register first"),
+                None => visitor.refusal().unwrap_or_else(|| refused("register first")),
             },
         }
     }
@@ -209,7 +210,7 @@ impl Plane {
 
     async fn answer_device(&self, visitor: &Visitor, device: DeviceKey, request: Request) -> Response {
         if matches!(request, Request::Publish(_) | Request::Find(_))
-            && let Err(wait) = take(&visitor.walks)
+            && let Err(wait) = visitor.take_walk()
         {
             return self.busy(visitor, wait);
         }
@@ -242,7 +243,7 @@ impl Plane {
         if !self.sessions.enter(key, Session { connection: visitor.connection.clone(), serials, not_after }) {
             return self.busy(visitor, BUSY_TIME);
         }
-        *visitor.device.lock().unwrap_or_else(PoisonError::into_inner) = Some(key);
+        visitor.set_registered(key);
         // It may have ended before it was entered, and then nobody else takes it out.
         if visitor.connection.is_closed() {
             self.sessions.leave(&key, &visitor.connection);
@@ -262,19 +263,24 @@ impl Plane {
     /// The user records under a name, and the presence of the devices in them. `None` if nothing was found and there was too
     /// much to do to ask others.
     async fn find(&self, name: Name) -> Option<FoundMessage> {
-        let found = self.directory.look_up(&Subject::User(name)).await;
+        // The first record seen most likely names the devices that the newest names: where they are is asked while that is being settled.
+        let (tell, told) = oneshot::channel();
+        let subject = Subject::User(name);
+        let early = async {
+            match told.await {
+                Ok(record) => self.find_devices(devices_in([&record])).await,
+                Err(_) => Vec::new(),
+            }
+        };
+        let (found, mut presence) = tokio::join!(self.directory.look_up_telling(&subject, tell), early);
         if found.is_unasked() {
             return None;
         }
-        let mut devices = Vec::new();
-        for device in found.records.iter().flat_map(|record| record.content().devices()) {
-            if !devices.contains(&device) {
-                devices.push(device);
-            }
-        }
-        devices.truncate(DEVICES_FOUND_MAX);
-        let subjects: Vec<_> = devices.into_iter().map(Subject::Device).collect();
-        let presence: Vec<Found> = futures::future::join_all(subjects.iter().map(|subject| self.directory.look_up(subject))).await;
+        let devices = devices_in(&found.records);
+        presence.retain(|(device, _)| devices.contains(device));
+        let missing = devices.into_iter().filter(|device| presence.iter().all(|(known, _)| known != device)).collect();
+        presence.extend(self.find_devices(missing).await);
+        let presence: Vec<Found> = presence.into_iter().map(|(_, found)| found).collect();
         if presence.iter().all(|found| found.records.is_empty()) && presence.iter().any(Found::is_unasked) {
             return None;
         }
@@ -284,6 +290,11 @@ impl Plane {
             presence: List::first_of(presence.into_iter().filter_map(|found| found.records.into_iter().next()).filter_map(presence_record)),
             supernodes_asked: asked.unwrap_or(1),
         })
+    }
+
+    async fn find_devices(&self, devices: Vec<DeviceKey>) -> Vec<(DeviceKey, Found)> {
+        let looking = devices.into_iter().map(async |device| (device, self.directory.look_up(&Subject::Device(device)).await));
+        futures::future::join_all(looking).await
     }
 
     /// Carries a signal to a device, here or at the other supernodes that it named, at all of them at once.
@@ -342,31 +353,31 @@ impl Plane {
     }
 }
 
-impl Visitor {
-    fn new(connection: Connection) -> Self {
-        let key = connection.peer_key();
-        let now = Instant::now();
-        let (requests, walks) = (TokenBucket::new(REQUEST_RATE, now), TokenBucket::new(WALK_RATE, now));
-        Self { connection, key, device: Mutex::new(None), requests: requests.into(), walks: walks.into() }
+/// The devices that user records name, each once.
+fn devices_in<'a>(records: impl IntoIterator<Item = &'a VerifiedRecord>) -> Vec<DeviceKey> {
+    let mut devices = Vec::new();
+    for device in records.into_iter().flat_map(|record| record.content().devices()) {
+        if !devices.contains(&device) {
+            devices.push(device);
+        }
     }
-
-    fn device(&self) -> Option<DeviceKey> {
-        *self.device.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+    devices.truncate(DEVICES_FOUND_MAX);
+    devices
 }
 
-fn take(bucket: &Mutex<TokenBucket>) -> Result<(), Duration> {
-    bucket.lock().unwrap_or_else(PoisonError::into_inner).take(Instant::now())
+/// True for what only a registered device may ask.
+fn is_of_devices(request: &Request) -> bool {
+    role_needed(request).is_none() && !matches!(request, Request::Register { .. } | Request::Roster { .. })
 }
 
-fn user_record(record: ahoy_directory::VerifiedRecord) -> Option<UserRecord> {
+fn user_record(record: VerifiedRecord) -> Option<UserRecord> {
     match record.into_record() {
         Record::User(record) => Some(record),
         Record::Presence(_) => None,
     }
 }
 
-fn presence_record(record: ahoy_directory::VerifiedRecord) -> Option<PresenceRecord> {
+fn presence_record(record: VerifiedRecord) -> Option<PresenceRecord> {
     match record.into_record() {
         Record::Presence(record) => Some(record),
         Record::User(_) => None,

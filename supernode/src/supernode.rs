@@ -9,6 +9,7 @@ use crate::plane::Plane;
 use crate::relays::Relays;
 use crate::sessions::Sessions;
 use crate::shelf::{Shelf, Trust};
+use ahoy_identity::SigningKey;
 use ahoy_node::{Addresses, Admission, MetricsServer, Node, NodeError, Preparation, RosterView, ServeArgs};
 use ahoy_protocol::NodeKey;
 use ahoy_protocol::certificate::NodeRole;
@@ -92,13 +93,10 @@ impl Supernode {
     /// See [`StartError`]; each says what to do.
     pub async fn start(args: &Args) -> Result<Self, StartError> {
         let preparation = Node::prepare(&args.serve, NodeRole::Supernode, PROGRAM).await?;
-        if !args.serve.tcp.is_empty() {
-            tracing::warn!("--tcp has no effect: this supernode serves clients over UDP alone");
-        }
         let limits = NodeLimits::default();
         let load_percent = Arc::new(AtomicU8::new(0));
         let observer = Arc::new(ObserveResponder::new(load_percent.clone()));
-        let endpoint = Arc::new(NodeEndpoint::bind(&args.serve.listen, preparation.key(), &[ALPN], observer, limits)?);
+        let endpoint = Arc::new(bind(args, preparation.key(), observer, limits)?);
         let shelf = Arc::new(Shelf::new());
         let (overlay, overlay_address, overlay_task) = start_overlay(args, &preparation, shelf.clone()).await?;
         let overlay_task = AbortOnDrop(overlay_task);
@@ -145,7 +143,13 @@ impl Supernode {
         self.plane.node.key().node_key()
     }
 
-    /// Where clients reach it.
+    /// Where clients reach it over TCP.
+    #[must_use]
+    pub fn tcp_addresses(&self) -> Vec<SocketAddr> {
+        self.endpoint.local_tcp_addresses()
+    }
+
+    /// Where clients reach it over UDP.
     #[must_use]
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.endpoint.local_addresses()
@@ -222,14 +226,16 @@ async fn start_overlay(
     Ok(started)
 }
 
+/// Listens for clients.
+fn bind(args: &Args, key: &SigningKey, observer: Arc<ObserveResponder>, limits: NodeLimits) -> Result<NodeEndpoint, TransportError> {
+    NodeEndpoint::bind(&args.serve.listen, &args.serve.tcp, key, &[ALPN], observer, limits)
+}
+
 /// What the roster is to say about this supernode.
 async fn addresses(args: &Args, endpoint: &NodeEndpoint, overlay: SocketAddr) -> Result<Addresses, NodeError> {
     let public = args.serve.public.as_deref();
-    Ok(Addresses {
-        udp: Addresses::advertised(&endpoint.local_addresses(), public).await?,
-        tcp: Vec::new(),
-        overlay: Addresses::advertised_beside(&[overlay], public).await?,
-    })
+    let told = Addresses::of_client_plane(&endpoint.local_addresses(), &endpoint.local_tcp_addresses(), public).await?;
+    Ok(Addresses { overlay: Addresses::advertised_beside(&[overlay], public).await?, ..told })
 }
 
 /// Puts the newest roster in force everywhere.

@@ -7,7 +7,8 @@ use ahoy_protocol::Name;
 use ahoy_protocol::certificate::NodeRole;
 use ahoy_protocol::directory::{ALPN, Push, Request, Response, SealedSignal};
 use ahoy_protocol::record::Record;
-use ahoy_transport::{ClientEndpoint, receive};
+use ahoy_supernode::Supernode;
+use ahoy_transport::{ClientEndpoint, NodePlace, receive};
 use common::{Network, PATIENCE, ask, connected, endpoint, eventually, find, is_refused, loopback, now, publish, pushed, seqs, signal};
 use futures::future::join_all;
 use std::time::Duration;
@@ -39,7 +40,7 @@ async fn a_clients_one_port_finds_signals_and_is_observed() {
     let client = ClientEndpoint::bind(None, &bob.key).expect("binds");
     client.allow_loopback(true);
     let address = supernode.addresses()[0];
-    let there = client.connect_node(&supernode.addresses(), &supernode.key(), ALPN).await.expect("connects");
+    let there = client.connect_node(&NodePlace::udp(&supernode.addresses()), &supernode.key(), ALPN).await.expect("connects");
     assert_eq!(ask(&there, &bob.registration()).await, Response::Done);
     publish(&there, bob.user_record(1)).await;
     assert_eq!(seqs(&find(&there, &bob.name).await).0, [1]);
@@ -49,7 +50,34 @@ async fn a_clients_one_port_finds_signals_and_is_observed() {
     let observed = client.observe(address, PATIENCE).await.expect("is answered");
     assert_eq!((observed.address.port(), observed.load_percent), (client.port(), 0));
     let other = endpoint(&SigningKey::generate());
-    assert!(client.connect_node(&other.local_addresses(), &supernode.key(), ALPN).await.is_err(), "another key at that address");
+    assert!(
+        client.connect_node(&NodePlace::udp(&other.local_addresses()), &supernode.key(), ALPN).await.is_err(),
+        "another key at that address"
+    );
+}
+
+#[tokio::test]
+async fn where_udp_is_blocked_a_client_is_at_home_through_tcp() {
+    let network = Network::new().await;
+    let mut args = network.args("one").await;
+    args.serve.tcp = vec![loopback()];
+    let supernode = Supernode::start(&args).await.expect("the supernode starts");
+    let roster = network.login_client().await.roster(0, 0).await.expect("answers").expect("there is one").claims().expect("valid");
+    let listed = roster.node(NodeRole::Supernode, &supernode.key()).expect("it is listed").clone();
+    let tcp = supernode.tcp_addresses();
+    assert_eq!(listed.tcp[..], [tcp[1], tcp[0]], "its own TCP port first, then the one beside UDP");
+    let (alice, bob) = (network.user("alice").await, network.user("bob").await);
+    let client = ClientEndpoint::bind(None, &bob.key).expect("binds");
+    let place = NodePlace { udp: Vec::new(), tcp: listed.tcp.to_vec() };
+    let there = client.connect_node(&place, &supernode.key(), ALPN).await.expect("connects");
+    assert!(there.is_tunnelled());
+    assert_eq!(ask(&there, &bob.registration()).await, Response::Done);
+    publish(&there, bob.user_record(1)).await;
+    let elsewhere = alice.at(&supernode).await;
+    assert_eq!(seqs(&find(&elsewhere, &bob.name).await).0, [1]);
+    let (answer, push) = tokio::join!(async { ask(&elsewhere, &signal(&bob, &[], b"hello")).await }, pushed(&there));
+    assert_eq!(answer, Response::Delivered { devices: 1 });
+    assert!(matches!(push, Push::Deliver(sealed) if *sealed == *b"hello"));
 }
 
 #[tokio::test]

@@ -1,22 +1,24 @@
 //! What belongs to a call beyond the desk's view of it.
 
-use crate::link::Link;
-use crate::media::{Media, MediaOptions, MediaSummary};
+use crate::link::{Connected, Link};
+use crate::media::{Media, MediaOptions, MediaSummary, Prepared};
 use ahoy_identity::VerifiedDevice;
 use ahoy_protocol::ids::CallSecret;
 use ahoy_protocol::invitation::{Invitation, RelayOffer};
 use ahoy_protocol::{DeviceKey, NodeKey};
-use ahoy_transport::{Connection, PathStatus};
+use ahoy_transport::PathStatus;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
-use tokio::sync::watch;
 
 /// What belongs to a call beyond the desk's view of it.
 pub(super) struct Call {
     /// When it was placed, or came in; for a call that came in, then when it was answered.
     pub(super) since: Instant,
     pub(super) media_options: MediaOptions,
+    /// Whether the user wants this call to stay on relays.
     pub(super) relay_only: bool,
+    /// Whether this device had never seen the other side's key before.
+    pub(super) is_stranger: bool,
     pub(super) relays: Vec<RelayOffer>,
     pub(super) supernodes_asked: u16,
     pub(super) found_at: Vec<String>,
@@ -26,6 +28,8 @@ pub(super) struct Call {
     pub(super) invitation: Option<Invitation>,
     /// The device with which sound is to flow, once the link stands.
     pub(super) media_with: Option<DeviceKey>,
+    /// Sound that waits for the answer.
+    pub(super) prepared: Option<Prepared>,
     pub(super) media: Option<Media>,
     pub(super) summary: MediaSummary,
     pub(super) path_task: Option<AbortOnDrop>,
@@ -47,7 +51,14 @@ pub(super) struct Party {
     pub(super) secret: CallSecret,
     pub(super) inviting: Option<AbortOnDrop>,
     pub(super) link: Option<Link>,
-    pub(super) connected: Option<(Connection, watch::Receiver<PathStatus>)>,
+    pub(super) connected: Option<Connected>,
+}
+
+impl Party {
+    /// Nothing is begun with it yet.
+    pub(super) fn new(device: VerifiedDevice, homes: Vec<NodeKey>, secret: CallSecret) -> Self {
+        Self { device, homes, secret, inviting: None, link: None, connected: None }
+    }
 }
 
 impl Call {
@@ -56,6 +67,7 @@ impl Call {
             since: now,
             media_options,
             relay_only,
+            is_stranger: false,
             relays: Vec::new(),
             supernodes_asked: 0,
             found_at: Vec::new(),
@@ -63,13 +75,20 @@ impl Call {
             parties: BTreeMap::new(),
             invitation: None,
             media_with: None,
+            prepared: None,
             media: None,
             summary: MediaSummary::default(),
             path_task: None,
         }
     }
 
+    /// What is known of the link with a device.
+    pub(super) fn connected(&self, device: Option<&DeviceKey>) -> Option<&Connected> {
+        self.parties.get(device?)?.connected.as_ref()
+    }
+
+    /// The way the packets go.
     pub(super) fn path(&self, device: Option<&DeviceKey>) -> Option<PathStatus> {
-        Some(*self.parties.get(device?)?.connected.as_ref()?.1.borrow())
+        Some(*self.connected(device)?.path.borrow())
     }
 }

@@ -2,27 +2,20 @@
 
 use super::call::{AbortOnDrop, Party};
 use super::{Done, Engine, in_millis, rtt_ms};
+use crate::courier::Courier;
 use crate::events::{Event, call_word};
-use crate::link::{self, Order};
+use crate::link::{self, Order, Privacy, Setup};
 use crate::lookup::find;
-use crate::media::{Media, NOTICES_MAX};
-use crate::sessions::Sessions;
-use crate::signals;
+use crate::media::{Microphone, NOTICES_MAX, Prepared};
 use ahoy_call::{Effect, Event as DeskEvent};
-use ahoy_identity::VerifiedDevice;
-use ahoy_protocol::directory::{Request, Response};
 use ahoy_protocol::invitation::{Invitation, SignalKind};
-use ahoy_protocol::record::HOMES_MAX;
-use ahoy_protocol::{CallId, DeviceKey, List, Name, NodeKey, UnixMillis};
-use ahoy_transport::PathStatus;
-use std::time::{Duration, Instant, SystemTime};
+use ahoy_protocol::{CallId, DeviceKey, List, Name, NodeKey};
+use ahoy_transport::{PathStatus, UdpUse};
+use std::time::Instant;
 use tokio::sync::{broadcast, mpsc, watch};
-use tracing::debug;
 
 /// How often an invitation is sent to a device that is not where it said.
 const INVITE_TRIES_MAX: usize = 4;
-/// Time between two tries: a device that has lost its supernode is at the next one by then.
-const INVITE_PAUSE: Duration = Duration::from_millis(900);
 
 impl Engine {
     pub(super) async fn carry_out_effects(&mut self) {
@@ -72,71 +65,102 @@ impl Engine {
 
     fn look_up(&self, call: CallId, name: Name) {
         let (shared, done) = (self.shared.clone(), self.done.clone());
+        let relays = shared.relays.clone();
         tokio::spawn(async move {
             let began = Instant::now();
-            let looking_up = async { (find(&shared.sessions, &name).await, began.elapsed()) };
-            let ((found, took), relays) = tokio::join!(looking_up, shared.relays.offers());
-            let _ = done.send(Done::Found { call, found, relays, took }).await;
+            let found = find(&shared.sessions, &name).await;
+            let _ = done.send(Done::Found { call, found, took: began.elapsed() }).await;
         });
+        // Meanwhile, so that the other side's answer finds this one at the relay.
+        tokio::spawn(async move { tokio::join!(relays.measure_unknown(), relays.prepare()) });
+    }
+
+    fn courier(&self, call: CallId, party: &Party) -> Courier {
+        Courier::new(self.shared.sessions.clone(), call, party.device.clone(), party.homes.clone())
     }
 
     fn invite(&mut self, id: CallId, device: DeviceKey) {
-        let (shared, done) = (self.shared.clone(), self.done.clone());
-        let account = shared.sessions.account();
-        let Some(call) = self.calls.get_mut(&id) else { return };
-        let relays = List::first_of(call.relays.iter().copied());
-        let Some(party) = call.parties.get_mut(&device) else { return };
+        let done = self.done.clone();
+        let account = self.shared.sessions.account();
+        let Some((call, party)) = self.calls.get(&id).and_then(|call| Some((call, call.parties.get(&device)?))) else { return };
         let invitation = Invitation {
             caller: account.name.clone(),
             callee: party.device.name().clone(),
             secret: party.secret,
-            homes: List::first_of(shared.sessions.live().iter().map(|session| session.node)),
-            relays,
+            homes: List::first_of(self.shared.sessions.homes()),
+            relays: List::first_of(call.relays.iter().copied()),
             candidates: List::default(),
         };
-        let (to, homes) = (party.device.clone(), party.homes.clone());
+        let courier = self.courier(id, party);
         let inviting = tokio::spawn(async move {
-            let kind = SignalKind::Invite(invitation);
-            if !deliver(&shared.sessions, id, &to, homes, kind, INVITE_TRIES_MAX).await {
+            if !courier.deliver(SignalKind::Invite(invitation), INVITE_TRIES_MAX).await {
                 let _ = done.send(Done::NotDelivered { call: id, device }).await;
             }
         });
-        party.inviting = Some(AbortOnDrop(inviting));
+        if let Some(party) = self.party(id, device) {
+            party.inviting = Some(AbortOnDrop(inviting));
+        }
     }
 
     fn signal(&mut self, call: CallId, device: DeviceKey, kind: SignalKind) {
-        let shared = self.shared.clone();
         let Some(party) = self.party(call, device) else { return };
         // What is said now is the last word: no invitation may follow it.
         party.inviting = None;
-        let (to, homes) = (party.device.clone(), party.homes.clone());
-        tokio::spawn(async move { deliver(&shared.sessions, call, &to, homes, kind, 1).await });
+        let Some(party) = self.calls.get(&call).and_then(|call| call.parties.get(&device)) else { return };
+        let (courier, alive) = (self.courier(call, party), self.shared.alive.clone());
+        tokio::spawn(async move {
+            courier.deliver(kind, 1).await;
+            drop(alive);
+        });
     }
 
-    fn join_caller(&mut self, id: CallId, device: DeviceKey) {
+    /// What a link with a device of a call needs to know.
+    fn link_setup(&self, id: CallId, device: DeviceKey) -> Option<Setup> {
+        let call = self.calls.get(&id)?;
+        let party = call.parties.get(&device)?;
+        let offered = call.invitation.as_ref().map_or_else(|| call.relays.clone(), |invitation| invitation.relays.to_vec());
+        let (homes, secret, birthday) = (party.homes.clone(), party.secret, self.config.reach.birthday.is_allowed());
+        Some(Setup { call: id, device: party.device.clone(), homes, secret, offered, birthday })
+    }
+
+    fn join_caller(&mut self, call: CallId, device: DeviceKey) {
+        let Some(setup) = self.link_setup(call, device) else { return };
         let shared = self.shared.clone();
-        let Some(call) = self.calls.get_mut(&id) else { return };
-        let (Some(invitation), Some(party)) = (call.invitation.clone(), call.parties.get_mut(&device)) else { return };
-        party.link = Some(link::to_caller(shared, id, party.device.clone(), invitation));
+        if let Some(party) = self.party(call, device) {
+            party.link = Some(link::to_caller(shared, setup));
+        }
     }
 
     fn connect_callee(&mut self, call: CallId, device: DeviceKey, relay: NodeKey) {
+        let Some(setup) = self.link_setup(call, device) else { return };
         let shared = self.shared.clone();
-        let Some(party) = self.party(call, device) else { return };
-        party.link = Some(link::to_callee(shared, call, party.device.clone(), party.secret, relay));
+        if let Some(party) = self.party(call, device) {
+            party.link = Some(link::to_callee(shared, setup, relay));
+        }
+    }
+
+    /// Makes ready while it rings what the sound of a call will need.
+    fn prepare_media(&mut self, id: CallId, microphone: Microphone) {
+        if let Some(call) = self.calls.get_mut(&id).filter(|call| call.prepared.is_none() && call.media.is_none()) {
+            // What fails here fails again when the sound is to start, and is told then.
+            call.prepared = Prepared::new(&call.media_options, microphone).ok();
+        }
     }
 
     fn start_media(&mut self, id: CallId, device: DeviceKey) {
         let notices = self.notices.clone();
+        let (policy, udp) = (self.config.reach.relay, self.config.reach.udp);
         let Some(call) = self.calls.get_mut(&id) else { return };
-        let Some((party, (connection, _))) = call.parties.get(&device).and_then(|party| Some((party, party.connected.as_ref()?))) else {
-            return;
-        };
-        if let (false, Some(link)) = (call.relay_only, &party.link) {
-            link.order(Order::ExchangeAddresses);
+        let Some(party) = call.parties.get(&device) else { return };
+        let Some(connection) = party.connected.as_ref().map(|connected| connected.connection.clone()) else { return };
+        if let Some(link) = &party.link {
+            // Without UDP there is no other way either.
+            let stays_on_relays = call.relay_only || policy.keeps_on_relays(call.is_stranger) || udp == UdpUse::Never;
+            link.order(Order::Answered(if stays_on_relays { Privacy::RelaysOnly } else { Privacy::Open }));
         }
         let (told, mut queue) = mpsc::channel(NOTICES_MAX);
-        match Media::start(connection.clone(), &call.media_options, told) {
+        let prepared = call.prepared.take().map_or_else(|| Prepared::new(&call.media_options, Microphone::AtAnswer), Ok);
+        match prepared.and_then(|prepared| prepared.start(connection, told)) {
             Ok(media) => {
                 call.media = Some(media);
                 call.media_with = Some(device);
@@ -170,6 +194,7 @@ impl Engine {
             }
             DeskEvent::Incoming { call, from } => {
                 self.tell(Event::Incoming { call: call_word(call), from: from.to_string() });
+                self.prepare_media(call, Microphone::AtAnswer);
                 if self.config.auto_answer {
                     self.answer(Instant::now());
                 }
@@ -178,6 +203,7 @@ impl Engine {
                 let Some(call) = self.calls.get(&id) else { return };
                 let after_ms = in_millis(call.since.elapsed());
                 self.tell(Event::Ringing { call: call_word(id), device: device.to_string(), after_ms });
+                self.prepare_media(id, Microphone::Early);
             }
             DeskEvent::Connected { call, with, device } => self.tell_connected(call, &with, device),
             DeskEvent::Ended { call: id, with, reason, connected_for } => {
@@ -201,46 +227,30 @@ impl Engine {
         let path = call.path(Some(&device)).map(|path| path.kind.as_str().to_owned()).unwrap_or_default();
         let setup_ms = in_millis(call.since.elapsed());
         let _ = events.send(Event::Connected { call: call_word(id), with: with.to_string(), path, setup_ms });
-        if let Some((_, watched)) = call.parties.get(&device).and_then(|party| party.connected.clone()) {
+        if let Some(watched) = call.connected(Some(&device)).map(|connected| connected.path.clone()) {
             call.path_task = Some(AbortOnDrop(tokio::spawn(tell_paths(id, watched, events))));
         }
     }
 }
 
-/// Tells the way the packets go, and each change of it.
+/// Tells the way the packets go, each change of it, and when nothing comes by any.
 async fn tell_paths(call: CallId, mut watched: watch::Receiver<PathStatus>, events: broadcast::Sender<Event>) {
     let mut told = None;
+    let mut is_silent = false;
     loop {
         let status = *watched.borrow_and_update();
-        if told != Some(status.kind) {
+        if status.is_silent && !is_silent {
+            let _ = events.send(Event::Reconnecting { call: call_word(call) });
+            // Whichever way it comes back is news.
+            told = None;
+        } else if !status.is_silent && told != Some(status.kind) {
             told = Some(status.kind);
             let event = Event::Path { call: call_word(call), kind: status.kind.as_str().to_owned(), rtt_ms: rtt_ms(&status) };
             let _ = events.send(event);
         }
+        is_silent = status.is_silent;
         if watched.changed().await.is_err() {
             return;
         }
     }
-}
-
-/// Sends a signal to a device, and again to where it is by then if it has moved. False if it is nowhere.
-async fn deliver(sessions: &Sessions, call: CallId, to: &VerifiedDevice, mut homes: Vec<NodeKey>, kind: SignalKind, tries: usize) -> bool {
-    for attempt in 0..tries {
-        if attempt > 0 {
-            tokio::time::sleep(INVITE_PAUSE).await;
-            if let Ok(person) = find(sessions, to.name()).await
-                && let Some((_, newer)) = person.devices.into_iter().find(|(device, _)| device.device() == to.device())
-            {
-                homes = newer;
-            }
-        }
-        let now = UnixMillis::from(SystemTime::now());
-        let Some(sealed) = signals::seal(&sessions.account(), now, call, to.device(), &to.seal(), kind.clone()) else { return false };
-        let at = List::first_of(homes.iter().copied().take(HOMES_MAX));
-        match sessions.request(Request::Signal { to: to.device(), homes: at, sealed }).await {
-            Some(Response::Delivered { devices }) if devices > 0 => return true,
-            other => debug!(?other, attempt, "a signal was not delivered"),
-        }
-    }
-    false
 }

@@ -1,10 +1,13 @@
 //! The outer end of a running engine: what it can be asked to do, and what it tells.
 
 use crate::events::Event;
+use crate::home::Home;
 use crate::media::MediaOptions;
+use crate::reach::ReachSettings;
 use crate::sessions::Sessions;
 use ahoy_call::PlaceError;
 use ahoy_protocol::{CallId, Name};
+use std::sync::Arc;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 /// What the engine can be asked to do.
@@ -27,6 +30,8 @@ pub enum Command {
     Decline(oneshot::Sender<bool>),
     /// End the call. The reply is false if there is none.
     HangUp(oneshot::Sender<bool>),
+    /// Reach and be reached in this way from here on.
+    SetReach(Box<ReachSettings>),
     /// End the call, sign off and stop. The reply comes when all is done.
     Stop(oneshot::Sender<()>),
 }
@@ -37,6 +42,7 @@ pub struct Handle {
     pub(super) commands: mpsc::Sender<Command>,
     pub(super) events: broadcast::Sender<Event>,
     pub(super) sessions: Sessions,
+    pub(super) home: Arc<Home>,
 }
 
 impl Handle {
@@ -58,7 +64,7 @@ impl Handle {
         Event::Online {
             name: account.name.to_string(),
             device: account.keys.signing.device_key().to_string(),
-            supernodes: self.sessions.live().iter().map(|session| session.address.to_string()).collect(),
+            supernodes: self.sessions.live().iter().map(|session| session.shown.to_string()).collect(),
         }
     }
 
@@ -94,6 +100,15 @@ impl Handle {
     /// A sentence for the user.
     pub async fn hang_up(&self) -> Result<(), String> {
         self.ask(Command::HangUp, "there is no call").await
+    }
+
+    /// Reads the home's settings and follows them from here on. Connections that stand stay as they are.
+    ///
+    /// # Errors
+    /// A sentence for the user.
+    pub async fn follow_settings(&self) -> Result<(), String> {
+        let settings = self.home.settings().map_err(|error| error.to_string())?;
+        self.give(Command::SetReach(Box::new(settings.reach_here().0))).await
     }
 
     /// Ends everything.

@@ -11,6 +11,7 @@ pub mod backup;
 mod chain;
 mod hash;
 mod keys;
+mod leg;
 pub mod opaque;
 pub mod password;
 mod seal;
@@ -18,6 +19,7 @@ mod seal;
 pub use chain::{ChainError, Network, VerifiedDevice};
 pub use hash::{network_id, record_key, sha256};
 pub use keys::{SigningKey, VerifyError, public_from_spki, spki, verify};
+pub use leg::{check_leg_code, leg_code};
 pub use seal::{SealSecret, seal};
 
 use ring::rand::SecureRandom;

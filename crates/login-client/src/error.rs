@@ -16,6 +16,11 @@ pub enum LoginClientError {
         /// What went wrong.
         reason: String,
     },
+    /// The proxy's URL is none.
+    #[error(
+        "the proxy cannot be used; write it as http://HOST:PORT or socks5://HOST:PORT, with USER:PASSWORD@ before the host where it wants one"
+    )]
+    Proxy,
     /// Somebody answers, with another key.
     #[error(
         "the server at {address} is not the one this network link names; ask whoever runs the network for the right link, and do not type your password until you have it"

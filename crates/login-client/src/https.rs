@@ -4,11 +4,12 @@ use crate::error::LoginClientError;
 use crate::pin;
 use ahoy_protocol::login::LoginError;
 use ahoy_protocol::{NetworkLink, Wire};
+use reqwest::header::DATE;
 use reqwest::redirect::Policy;
-use reqwest::{Client, RequestBuilder, Response, StatusCode};
+use reqwest::{Client, Proxy, RequestBuilder, Response, StatusCode};
 use std::error::Error;
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// How long the connection and its handshake may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -25,20 +26,23 @@ pub(crate) struct Https {
 }
 
 impl Https {
-    pub(crate) fn new(link: &NetworkLink) -> Result<Self, LoginClientError> {
+    pub(crate) fn new(link: &NetworkLink, proxy: Option<&str>) -> Result<Self, LoginClientError> {
         let address = link.authority();
         let failed = |reason: String| LoginClientError::Unreachable { address: address.clone(), reason };
         let tls = pin::client_config(link.network).map_err(|error| failed(error.to_string()))?;
-        let client = Client::builder()
+        let mut builder = Client::builder()
             .tls_backend_preconfigured(tls)
             .https_only(true)
             .redirect(Policy::none())
-            // A proxy that the environment names is for the web.
+            // Which proxy is used is for the caller to say, who knows the settings; the environment's is among them.
             .no_proxy()
             .connect_timeout(CONNECT_TIMEOUT)
-            .pool_idle_timeout(IDLE_TIMEOUT)
-            .build()
-            .map_err(|error| failed(root_cause(&error)))?;
+            .pool_idle_timeout(IDLE_TIMEOUT);
+        if let Some(proxy) = proxy {
+            // The error would show the URL, in which there may be a password.
+            builder = builder.proxy(Proxy::all(proxy).map_err(|_| LoginClientError::Proxy)?);
+        }
+        let client = builder.build().map_err(|error| failed(root_cause(&error)))?;
         Ok(Self { client, address })
     }
 
@@ -46,6 +50,13 @@ impl Https {
     pub(crate) async fn get<A: Wire>(&self, path: &str, wait: Duration) -> Result<A, LoginClientError> {
         let request = self.client.get(self.url(path)).timeout(REQUEST_TIMEOUT + wait);
         self.exchange(request).await
+    }
+
+    /// Gets what is at `path` for the sake of the answer's date alone: the server's clock, in whole seconds.
+    pub(crate) async fn date(&self, path: &str) -> Result<Option<SystemTime>, LoginClientError> {
+        let response = self.client.get(self.url(path)).timeout(REQUEST_TIMEOUT).send().await.map_err(|error| self.failed(&error))?;
+        let date = response.headers().get(DATE).and_then(|date| date.to_str().ok());
+        Ok(date.and_then(|date| httpdate::parse_http_date(date).ok()))
     }
 
     /// Sends `question` to `path`.

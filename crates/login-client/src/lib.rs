@@ -61,7 +61,15 @@ impl LoginClient {
     /// # Errors
     /// See [`LoginClientError`].
     pub async fn connect(link: &NetworkLink) -> Result<Self, LoginClientError> {
-        let https = Https::new(link)?;
+        Self::connect_through(link, None).await
+    }
+
+    /// As [`LoginClient::connect`], through the proxy with this URL, of the kind `http`, `socks5` or `socks5h`.
+    ///
+    /// # Errors
+    /// See [`LoginClientError`].
+    pub async fn connect_through(link: &NetworkLink, proxy: Option<&str>) -> Result<Self, LoginClientError> {
+        let https = Https::new(link, proxy)?;
         let document = https.get::<NetworkDocument>(paths::NETWORK, Duration::ZERO).await?;
         Self::assemble(https, link, document)
     }
@@ -71,12 +79,28 @@ impl LoginClient {
     /// # Errors
     /// If `document` is not of the network that `link` names.
     pub fn with_network(link: &NetworkLink, document: NetworkDocument) -> Result<Self, LoginClientError> {
-        Self::assemble(Https::new(link)?, link, document)
+        Self::with_network_through(link, document, None)
+    }
+
+    /// As [`LoginClient::with_network`], for a client that goes through the proxy with this URL.
+    ///
+    /// # Errors
+    /// If `document` is not of the network that `link` names, or `proxy` is no proxy's URL.
+    pub fn with_network_through(link: &NetworkLink, document: NetworkDocument, proxy: Option<&str>) -> Result<Self, LoginClientError> {
+        Self::assemble(Https::new(link, proxy)?, link, document)
     }
 
     fn assemble(https: Https, link: &NetworkLink, document: NetworkDocument) -> Result<Self, LoginClientError> {
         let network = Network::from_document(&document, &link.network).map_err(|error| untrusted("network document", error))?;
         Ok(Self { https, network: Arc::new(network), document: Arc::new(document) })
+    }
+
+    /// The login server's clock, in whole seconds, if it tells it. It answers although this machine's clock is wrong.
+    ///
+    /// # Errors
+    /// See [`LoginClientError`].
+    pub async fn server_time(&self) -> Result<Option<SystemTime>, LoginClientError> {
+        self.https.date(paths::NETWORK).await
     }
 
     /// What the network's signatures are checked against.

@@ -16,6 +16,23 @@ pub struct Addresses {
 }
 
 impl Addresses {
+    /// What to tell of the sockets for clients: those on `udp`, and the listeners on `tcp`, of which the first stand beside `udp`, on the same
+    /// ports. A listener on a port of its own is told first, since ports such as 443 are chosen for networks that let little through.
+    ///
+    /// # Errors
+    /// As [`Addresses::advertised`].
+    pub async fn of_client_plane(udp: &[SocketAddr], tcp: &[SocketAddr], public: Option<&str>) -> Result<Self, NodeError> {
+        let (beside, own) = tcp.split_at(udp.len().min(tcp.len()));
+        let told_udp = Self::advertised(udp, public).await?;
+        let mut told_tcp = Self::advertised_beside(own, public).await?;
+        for address in Self::advertised(beside, public).await? {
+            if told_tcp.len() < NODE_ADDRESSES_MAX && !told_tcp.contains(&address) {
+                told_tcp.push(address);
+            }
+        }
+        Ok(Self { udp: told_udp, tcp: told_tcp, overlay: Vec::new() })
+    }
+
     /// What to tell for the sockets bound to `local`: `public` (HOST:PORT) if it is given, else `local` itself.
     ///
     /// # Errors
@@ -116,6 +133,25 @@ mod tests {
     async fn sockets_beside_the_public_one_keep_their_ports() {
         let told = Addresses::advertised_beside(&[at("0.0.0.0:443")], Some("198.51.100.7:5000")).await.expect("fine");
         assert_eq!(told, [at("198.51.100.7:443")]);
+    }
+
+    #[tokio::test]
+    async fn listeners_are_told_at_the_public_host_those_on_their_own_ports_first() {
+        let (udp, tcp) = ([at("0.0.0.0:4433")], [at("0.0.0.0:4433"), at("0.0.0.0:443")]);
+        let told = Addresses::of_client_plane(&udp, &tcp, Some("198.51.100.7:5000")).await.expect("fine");
+        assert_eq!((told.udp, told.tcp), (vec![at("198.51.100.7:5000")], vec![at("198.51.100.7:443"), at("198.51.100.7:5000")]));
+        let local = [at("192.0.2.1:4433")];
+        let told = Addresses::of_client_plane(&local, &local, None).await.expect("fine");
+        assert_eq!((told.udp, told.tcp), (local.to_vec(), local.to_vec()));
+    }
+
+    #[tokio::test]
+    async fn more_listeners_than_a_roster_lists_cost_those_beside_udp_their_place() {
+        let udp: Vec<SocketAddr> = (1..=4).map(|host| SocketAddr::from(([192, 0, 2, host], 4433))).collect();
+        let tcp = [udp.as_slice(), &[at("192.0.2.1:443")]].concat();
+        let told = Addresses::of_client_plane(&udp, &tcp, None).await.expect("fine");
+        assert_eq!(told.tcp.len(), NODE_ADDRESSES_MAX);
+        assert_eq!(told.tcp[0], at("192.0.2.1:443"));
     }
 
     #[tokio::test]

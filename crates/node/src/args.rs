@@ -16,10 +16,11 @@ pub struct ServeArgs {
     /// Folder for the node's key and certificate; made if it is not there
     #[arg(long, value_name = "DIR")]
     pub data: PathBuf,
-    /// UDP address to serve at; may be given several times, for IPv4 and IPv6
+    /// Address to serve at: UDP and, on the same port, TLS over TCP for networks that block UDP; may be given several times, for IPv4 and
+    /// IPv6
     #[arg(long, value_name = "IP:PORT", required = true)]
     pub listen: Vec<SocketAddr>,
-    /// A TCP address, such as one on port 443; kept for TLS over TCP, which is not served yet
+    /// Another address for TLS over TCP, best on port 443, which most networks let through; may be given several times
     #[arg(long, value_name = "IP:PORT")]
     pub tcp: Vec<SocketAddr>,
     /// Where others reach this node, if that is not the listen address

@@ -1,214 +1,308 @@
-//! The path agent itself: routes what comes in to the parts, and moves between the few states that a call's way can be in.
+//! The path agent itself: routes what comes in to the parts, and gives out what they want. How it moves from state to state is in `moves`,
+//! when it asks what is in `asking`, and what it does with further sockets in `extra`.
 
+mod asking;
+mod extra;
+mod moves;
+
+use self::extra::{Renewal, Sockets};
+use self::moves::{Followed, Left, Sign};
+use crate::budget::{Budget, Rate};
 use crate::candidate::{AddressRules, Subnet, plain};
-use crate::prober::{Probe, Prober};
-use crate::remote::{Life, MISSED_MAX, Origin, Remote, Remotes};
-use crate::score::Score;
-use crate::types::{AgentConfig, Dropped, Event, Route, Selected, Transmit, Via};
+use crate::crossing::{Crossing, PeerAddresses};
+use crate::legs::{LegNotice, Legs};
+use crate::lifetime::Lifetime;
+use crate::path::{Life, Origin, Pair};
+use crate::paths::Paths;
+use crate::prober::{Answered, Probe, Prober};
+use crate::route::{LegId, ROUTE_WAYS_MAX, Route, SocketId, Way};
+use crate::score::Place;
+use crate::silence::Silence;
+use crate::state::State;
+use crate::types::{AgentConfig, AgentStats, Dropped, Event, Selected, Transmit};
 use crate::watchdog::Watchdog;
-use crate::way::Way;
 use ahoy_protocol::datagram::{Ping, Pong};
-use ahoy_protocol::peer::Candidate;
+use ahoy_protocol::peer::{Candidate, CandidateKind, LEGS_MAX, Mapping};
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-/// PINGs of one call to addresses that never answered: what the peer can have sent to strangers, 35 kB. Then only addresses that answer are
-/// probed.
-const STRANGER_PROBES_MAX: u32 = 1024;
-/// How long packets go both ways in a move, and in the first doubt: longer than a route change takes at the other side.
-const OVERLAP: Duration = Duration::from_millis(200);
-/// Silence after which a doubtful path is dead.
-const DEAD_AFTER: Duration = Duration::from_secs(1);
-/// A doubt that comes within this time of the last lasts twice as long, so that a path that stutters is not moved to and fro.
-const DOUBTS_AGAIN: Duration = Duration::from_secs(20);
-/// Doublings at most: 6.4 s.
-const DOUBT_DOUBLINGS_MAX: u32 = 5;
-/// A path that is only better by its round trip is moved to no sooner after the last move.
-const SETTLED_AFTER: Duration = Duration::from_secs(15);
-/// PINGs that must be known of a path before it is moved to for its round trip.
-const COMPARED_SAMPLES_MIN: u32 = 8;
-
-/// Between a PING of the peer's and the last to where it came from, at least.
-const TRIGGERED_PAUSE: Duration = Duration::from_millis(100);
-/// Between PINGs that the budget did not allow.
-const REFUSED_PAUSE: Duration = Duration::from_millis(100);
-/// Between PINGs to a path in doubt or being moved to.
-const DOUBT_PAUSE: Duration = Duration::from_millis(100);
-/// Between PINGs after one was missed on the path in use.
-const MISSED_PAUSE: Duration = Duration::from_millis(60);
-/// Between PINGs in the first seconds on a path, and while a path recovers.
-const FRESH_PAUSE: Duration = Duration::from_millis(200);
-/// How long these seconds are.
-const FRESH: Duration = Duration::from_secs(5);
-/// Between PINGs on the path in use while packets are sent.
-const BUSY_PAUSE: Duration = Duration::from_secs(1);
-/// Between PINGs on the path in use while none are, and on paths kept for comparison.
-const IDLE_PAUSE: Duration = Duration::from_secs(2);
-/// Between PINGs to an address that answered once, when the search is over.
-const DEAD_PAUSE: Duration = Duration::from_secs(5);
-/// Between PINGs to an address that never did.
-const STRANGER_PAUSE: Duration = Duration::from_secs(30);
 /// Steps that one input can lead through at most, such as a doubt that ends in a move.
 const STEPS_MAX: usize = 4;
+/// How long an address that was learned waits for its first PING where too many were.
+const LEARNED_PAUSE: Duration = Duration::from_millis(500);
+/// How long a search for an address lasts before being told it again starts it over.
+const SEARCH_AGAIN: Duration = Duration::from_secs(1);
 
 /// Decides which way a call's packets go. See the crate's documentation for how.
 ///
-/// After every `handle_…`, `add_…`, `set_…` and `start_…` call the owner takes all of [`poll_transmit`](Self::poll_transmit) and
-/// [`poll_event`](Self::poll_event), and calls [`handle_timeout`](Self::handle_timeout) when [`poll_timeout`](Self::poll_timeout) has come.
+/// After every `handle_…`, `add_…`, `set_…`, `start_…` and `sockets_…` call the owner takes all of [`poll_event`](Self::poll_event), best
+/// first and in order, and of [`poll_transmit`](Self::poll_transmit), and calls [`handle_timeout`](Self::handle_timeout) when [`poll_timeout`](Self::poll_timeout) has come.
 #[derive(Debug)]
 pub struct PathAgent {
     on_link: Vec<Subnet>,
     rules: AddressRules,
+    birthday: bool,
     prober: Prober,
-    remotes: Remotes,
+    paths: Paths,
+    legs: Legs,
     watchdog: Watchdog,
-    way: Way,
-    has_relay: bool,
+    silence: Silence,
+    state: State,
     is_probing: bool,
-    stranger_probes: u32,
+    stranger_probes: Budget,
+    learned_probes: Budget,
     last_sent: Option<Instant>,
     last_move: Option<Instant>,
     last_doubt: Option<Instant>,
     doubts: u32,
+    heard_directly_at: Option<Instant>,
+    followed: Option<Followed>,
+    left: Option<Left>,
+    own_mapping: Mapping,
+    peer_mapping: Mapping,
+    peer_addresses: PeerAddresses,
+    crossing: Crossing,
+    lifetime: Lifetime,
+    renewal: Renewal,
+    sockets: Sockets,
+    /// What everything was last brought up to.
+    settled_at: Instant,
     told: Route,
     replay: bool,
+    notices: VecDeque<Event>,
+    stats: AgentStats,
 }
 
 impl PathAgent {
-    /// An agent without relay and candidates, that probes nothing. `seed` makes its transactions; take it from the system's randomness.
+    /// An agent without legs and candidates, that probes nothing. `seed` makes its transactions and guesses; take it from the system's
+    /// randomness.
     #[must_use]
     pub fn new(config: AgentConfig, seed: u64, now: Instant) -> Self {
         Self {
             on_link: config.on_link,
             rules: config.rules,
+            birthday: config.birthday,
             prober: Prober::new(config.side, config.keys, seed, now),
-            remotes: Remotes::default(),
+            paths: Paths::default(),
+            legs: Legs::default(),
             watchdog: Watchdog::default(),
-            way: Way::Relayed,
-            has_relay: false,
+            silence: Silence::default(),
+            state: State::Relayed,
             is_probing: false,
-            stranger_probes: 0,
+            stranger_probes: Budget::new(now, Rate::STRANGERS),
+            learned_probes: Budget::new(now, Rate::LEARNED),
             last_sent: None,
             last_move: None,
             last_doubt: None,
             doubts: 0,
-            told: Route::None,
+            heard_directly_at: None,
+            followed: None,
+            left: None,
+            own_mapping: Mapping::Unknown,
+            peer_mapping: Mapping::Unknown,
+            peer_addresses: PeerAddresses::default(),
+            crossing: Crossing::default(),
+            lifetime: Lifetime::default(),
+            renewal: Renewal::default(),
+            sockets: Sockets::default(),
+            settled_at: now,
+            told: Route::default(),
             replay: false,
+            notices: VecDeque::new(),
+            stats: AgentStats::default(),
         }
     }
 
-    /// Takes a PING or PONG that came from `from`. IPv4 addresses come as such, not IPv4-mapped.
+    /// Takes a PING or PONG that came by `way`. IPv4 addresses come as such, not IPv4-mapped.
     ///
     /// # Errors
     /// Why it was dropped; then nothing changed.
-    pub fn handle_datagram(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) -> Result<(), Dropped> {
-        let from = plain(from);
+    pub fn handle_datagram(&mut self, now: Instant, way: Way, datagram: &[u8]) -> Result<(), Dropped> {
+        let way = known_form(way);
         let probe = self.prober.read(datagram)?;
-        if !self.is_probing {
-            return Err(Dropped::NotProbing);
+        match way {
+            Way::Leg(leg) if self.legs.get(leg).is_none() => return Err(Dropped::UnknownWay),
+            Way::Leg(_) => {}
+            Way::Direct { .. } if !self.is_probing => return Err(Dropped::NotProbing),
+            Way::Direct { socket, .. } if !self.sockets.has(socket) => return Err(Dropped::UnknownWay),
+            Way::Direct { remote, .. } => self.rules.check(remote).map_err(Dropped::Address)?,
         }
-        self.rules.check(from).map_err(Dropped::Address)?;
         match probe {
-            Probe::Ping(ping) => self.handle_ping(now, from, &ping)?,
-            Probe::Pong(pong) => self.handle_pong(now, from, &pong)?,
+            Probe::Ping(ping) => self.handle_ping(now, way, &ping)?,
+            Probe::Pong(pong) => self.handle_pong(now, way, &pong)?,
         }
+        self.silence.heard(now);
         self.settle(now);
         Ok(())
     }
 
-    fn handle_ping(&mut self, now: Instant, from: SocketAddr, ping: &Ping) -> Result<(), Dropped> {
+    fn handle_ping(&mut self, now: Instant, way: Way, ping: &Ping) -> Result<(), Dropped> {
         self.prober.may_answer(now, ping)?;
+        match way {
+            Way::Leg(leg) => self.legs.heard(now, leg),
+            Way::Direct { socket, remote } => self.handle_direct_ping(now, Pair { socket, remote })?,
+        }
+        self.prober.answer(now, way, ping);
+        Ok(())
+    }
+
+    fn handle_direct_ping(&mut self, now: Instant, pair: Pair) -> Result<(), Dropped> {
         // Answering an address makes the peer send there from; one that there is no room for must not be answered.
-        if self.remotes.get(from).is_none() && self.add(now, from, Origin::Learned).is_none() {
+        if self.paths.get(pair).is_none() && !self.add(now, pair, Origin::Learned, false) {
             return Err(Dropped::TooMany);
         }
-        self.prober.answer(now, from, ping);
-        let Some(remote) = self.remotes.get_mut(from) else { return Ok(()) };
-        remote.heard(now);
-        if remote.life != Life::Usable || remote.missed > 0 {
-            // The peer's packets come through: an answer may as well.
-            remote.hasten(remote.last_probe.map_or(now, |last| now.max(last + TRIGGERED_PAUSE)));
+        self.heard_directly_at = Some(now);
+        if let Some(path) = self.paths.get_mut(pair) {
+            path.heard(now);
+            if let Some(last) = path.last_probe.filter(|_| !path.is_sound()) {
+                // The peer's packets come through: an answer may as well.
+                path.hasten(now.max(last + asking::TRIGGERED_PAUSE));
+            }
         }
         Ok(())
     }
 
-    fn handle_pong(&mut self, now: Instant, from: SocketAddr, pong: &Pong) -> Result<(), Dropped> {
-        let sent = self.prober.answered_by(pong, from).ok_or(Dropped::UnknownTransaction)?;
-        let remote = self.remotes.get_mut(from).ok_or(Dropped::UnknownTransaction)?;
-        let before = remote.life;
-        remote.answered(now, sent.at, sent.is_late);
-        if remote.life != before {
-            tracing::debug!(address = %from, before = ?before, after = ?remote.life, "path answered");
-            remote.hasten(now + FRESH_PAUSE);
+    fn handle_pong(&mut self, now: Instant, way: Way, pong: &Pong) -> Result<(), Dropped> {
+        let answered = self.prober.answered_by(pong, way).ok_or(Dropped::UnknownTransaction)?;
+        let (sent_at, was_late) = match answered {
+            Answered::Ping(sent) => (sent.at, sent.is_late),
+            Answered::Guess(at) => (at, false),
+        };
+        match way {
+            Way::Leg(leg) => self.legs.answered(now, leg, sent_at, was_late),
+            Way::Direct { socket, remote } => self.handle_direct_pong(now, Pair { socket, remote }, sent_at, was_late, pong.observed),
         }
         Ok(())
+    }
+
+    fn handle_direct_pong(&mut self, now: Instant, pair: Pair, sent_at: Instant, was_late: bool, observed: SocketAddr) {
+        if self.paths.get(pair).is_none() && !self.add(now, pair, Origin::Learned, false) {
+            return;
+        }
+        self.heard_directly_at = Some(now);
+        let Some(path) = self.paths.get_mut(pair) else { return };
+        let before = path.life;
+        path.answered(now, sent_at, was_late);
+        if path.life != before {
+            tracing::debug!(%pair, ?before, after = ?path.life, "path answered");
+            path.hasten(now + asking::FRESH_PAUSE);
+        }
+        if let Some(age) = path.observed_as(now, observed) {
+            tracing::debug!(%pair, ?age, "the router maps this path anew");
+            self.lifetime.ended(age);
+        }
     }
 
     /// A packet of the call came this way. From an address for which [`is_peer_address`](Self::is_peer_address) does not hold, the packet is
     /// to be dropped and not told.
-    pub fn handle_traffic(&mut self, now: Instant, via: Via) {
-        match via {
-            Via::Relay => self.handle_relayed(now),
-            Via::Direct(from) => self.handle_direct(now, plain(from)),
+    pub fn handle_traffic(&mut self, now: Instant, way: Way) {
+        let way = known_form(way);
+        match way {
+            Way::Leg(leg) if self.legs.get(leg).is_none() => return,
+            Way::Leg(leg) => self.legs.heard(now, leg),
+            Way::Direct { socket, remote } => {
+                let pair = Pair { socket, remote };
+                let Some(path) = self.paths.get_mut(pair).filter(|path| path.is_vouched) else { return };
+                path.heard(now);
+                self.heard_directly_at = Some(now);
+                self.follow(now, pair);
+            }
+        }
+        self.silence.heard(now);
+        if self.watchdog.packet(now, way) {
+            self.peer_came_to_a_leg(now);
         }
         self.settle(now);
-    }
-
-    fn handle_relayed(&mut self, now: Instant) {
-        let peer_returned = self.watchdog.relay(now);
-        if let Way::Direct { to, .. } = self.way
-            && peer_returned
-        {
-            self.doubt(now, to, "the peer is back on the relay");
-        }
-    }
-
-    fn handle_direct(&mut self, now: Instant, from: SocketAddr) {
-        if let Some(remote) = self.remotes.get_mut(from).filter(|remote| remote.is_vouched) {
-            remote.heard(now);
-            self.watchdog.direct(now);
-        }
     }
 
     /// A packet of the call was sent along [`route`](Self::route).
     pub fn handle_sent(&mut self, now: Instant) {
         let was_idle = !self.is_busy(now);
         self.last_sent = Some(now);
-        if let Some(selected) = self.way.selected().filter(|_| was_idle) {
-            self.hasten(selected, now + BUSY_PAUSE);
+        if let Some(selected) = self.state.selected().filter(|_| was_idle) {
+            self.hasten(selected, now + asking::BUSY_PAUSE);
         }
     }
 
-    /// The relay leg works, or does not.
-    pub fn set_relay(&mut self, now: Instant, available: bool) {
-        if available && !self.has_relay && matches!(self.way, Way::Doubtful { .. }) {
-            self.replay = true;
+    /// The owner has a leg that is joined, or has lost it. `true` again for a leg that it had: it is another relay's now.
+    pub fn set_leg(&mut self, now: Instant, leg: LegId, up: bool) {
+        let is_rescue = up && self.legs.is_empty() && matches!(self.state, State::Doubtful(_));
+        if self.legs.set(now, leg, up) && is_rescue {
+            self.tell_replay();
         }
-        self.has_relay = available;
         self.settle(now);
     }
 
-    /// Adds addresses at which the peer says it may be reached; gives back how many are known that were not before. Refused ones are left out.
+    /// Adds addresses at which the peer says it may be reached; gives back how many are known that were not before. Refused ones are left
+    /// out. Those that are known and lead nowhere are searched again: the peer has a reason to name them.
     pub fn add_remote(&mut self, now: Instant, candidates: &[Candidate]) -> usize {
         let mut added = 0;
+        let mut allowed = Vec::new();
         for candidate in candidates {
-            let address = plain(candidate.address);
-            match self.rules.check(address) {
-                Ok(()) => added += usize::from(self.add(now, address, Origin::Signalled).is_some()),
-                Err(refused) => tracing::debug!(%address, %refused, "candidate refused"),
+            let candidate = Candidate { address: plain(candidate.address), kind: candidate.kind };
+            match self.rules.check(candidate.address) {
+                Ok(()) => {
+                    added += usize::from(self.add_or_search(now, candidate));
+                    allowed.push(candidate);
+                }
+                Err(refused) => tracing::debug!(address = %candidate.address, %refused, "candidate refused"),
             }
         }
+        self.peer_addresses.say(&allowed);
         self.settle(now);
         added
     }
 
-    /// From here on addresses are probed and probes answered. Again is nothing.
+    fn add_or_search(&mut self, now: Instant, candidate: Candidate) -> bool {
+        let pair = Pair::main(candidate.address);
+        if self.add(now, pair, Origin::Signalled, candidate.kind == CandidateKind::VpnHost) {
+            return true;
+        }
+        let is_wanted = self.is_probing && matches!(self.state, State::Relayed | State::Doubtful(_));
+        if let Some(path) = self.paths.get_mut(pair).filter(|path| is_wanted && path.life != Life::Usable)
+            && path.hunt_since.is_none_or(|since| now.saturating_duration_since(since) >= SEARCH_AGAIN)
+        {
+            path.hunt_again(now);
+        }
+        false
+    }
+
+    /// What the peer says its NAT does.
+    pub fn set_peer_mapping(&mut self, now: Instant, mapping: Mapping) {
+        self.peer_mapping = mapping;
+        self.settle(now);
+    }
+
+    /// What this device's NAT does.
+    pub fn set_own_mapping(&mut self, now: Instant, mapping: Mapping) {
+        self.own_mapping = mapping;
+        self.settle(now);
+    }
+
+    /// From here on addresses are probed and probes from them answered. Again is nothing.
     pub fn start_probing(&mut self, now: Instant) {
         if self.is_probing {
             return;
         }
         self.is_probing = true;
         self.search(now);
+        self.settle(now);
+    }
+
+    /// This device's addresses changed, or it woke up: every way is in doubt, and all are asked at once. `on_link`: the address ranges at
+    /// its interfaces now.
+    pub fn handle_network_change(&mut self, now: Instant, on_link: Vec<Subnet>) {
+        self.on_link = on_link;
+        self.lifetime.forget();
+        self.crossing.start_over();
+        self.doubt_everything(now);
+        self.settle(now);
+    }
+
+    /// The sockets that [`Event::OpenSockets`] asked for: fewer than that, or none, where the system gives no more.
+    pub fn sockets_opened(&mut self, now: Instant, sockets: &[SocketId]) {
+        self.take_sockets(now, sockets);
         self.settle(now);
     }
 
@@ -224,63 +318,77 @@ impl PathAgent {
 
     /// The next event.
     pub fn poll_event(&mut self) -> Option<Event> {
+        // A relay has to know where a leg is before anything is sent through it.
+        if let Some(Event::LegSilent(_)) = self.notices.front() {
+            return self.notices.pop_front();
+        }
         let route = self.route();
         if route != self.told {
             self.told = route;
             return Some(Event::RouteChanged(route));
         }
-        std::mem::take(&mut self.replay).then_some(Event::Replay)
+        if std::mem::take(&mut self.replay) {
+            return Some(Event::Replay);
+        }
+        self.notices.pop_front().or_else(|| self.sockets.poll_event())
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) is due; `None`: not before something else happens.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        if !self.is_probing {
-            return None;
-        }
-        let probes = self.remotes.iter().filter_map(|(_, remote)| remote.next_probe).min();
-        [probes, self.prober.deadline(), self.way_deadline()].into_iter().flatten().min()
-    }
-
-    fn way_deadline(&self) -> Option<Instant> {
-        match self.way {
-            Way::Relayed => None,
-            Way::Moving { until, .. } => Some(until),
-            Way::Direct { .. } => self.watchdog.deadline(),
-            Way::Doubtful { to, since, until, searched } => {
-                let proven_at = self.proven_at(to).filter(|at| *at >= since);
-                let dead_at = (self.has_relay || !searched).then_some(proven_at.unwrap_or(since) + DEAD_AFTER);
-                // Without a PONG the end of the overlap changes nothing.
-                let well_at = proven_at.filter(|_| self.missed(to) == 0).map(|_| until);
-                [dead_at, well_at].into_iter().flatten().min()
-            }
-        }
+        let now = self.settled_at;
+        let always = [self.prober.deadline(), self.legs.deadline(now), self.silence.deadline(), self.watchdog.deadline()];
+        let while_probing = [self.asking_deadline(), self.state_deadline(), self.extra_deadline()];
+        let while_probing = while_probing.into_iter().flatten().filter(|_| self.is_probing);
+        always.into_iter().flatten().chain(while_probing).min()
     }
 
     /// Where packets go.
     #[must_use]
     pub fn route(&self) -> Route {
-        self.way.route(self.has_relay)
+        match self.state {
+            State::Relayed => Route::new(self.legs.ways()),
+            State::Moving { from: Some(from), to, .. } => Route::new([to.way(), from.way()]),
+            State::Moving { from: None, to, .. } => Route::new([to.way()].into_iter().chain(self.legs.ways())),
+            State::Direct { to, .. } => Route::new([to.way()]),
+            State::Doubtful(doubt) => Route::new([doubt.to.way()].into_iter().chain(self.ways_in_doubt())),
+        }
     }
 
-    /// The direct path in use, if one is (in doubt or not).
+    /// Every leg; where there are fewer than may be, also paths that worked before.
+    fn ways_in_doubt(&self) -> Vec<Way> {
+        let mut ways: Vec<Way> = self.legs.all_ways().collect();
+        if ways.len() < LEGS_MAX && !self.legs.is_well(self.settled_at) {
+            ways.extend(self.paths.proven_last().into_iter().map(Pair::way).take(ROUTE_WAYS_MAX));
+        }
+        ways
+    }
+
+    /// The way that counts as the call's path, in doubt or not; `None`: there is none.
     #[must_use]
     pub fn selected(&self) -> Option<Selected> {
-        let address = self.way.selected()?;
-        let remote = self.remotes.get(address)?;
-        Some(Selected { address, rtt: remote.quality.rtt()?, on_link: remote.on_link })
+        match self.state.selected() {
+            Some(pair) => {
+                let path = self.paths.get(pair)?;
+                Some(Selected { way: pair.way(), rtt: path.quality.rtt(), on_link: path.place == Place::OnLink })
+            }
+            None => {
+                let leg = self.legs.in_use()?;
+                Some(Selected { way: Way::Leg(leg), rtt: self.legs.rtt(leg), on_link: false })
+            }
+        }
     }
 
-    /// Whether there is a relay to fall back on.
+    /// Smoothed round trip between the two devices through a leg, once known.
     #[must_use]
-    pub fn relay_available(&self) -> bool {
-        self.has_relay
+    pub fn leg_rtt(&self, leg: LegId) -> Option<Duration> {
+        self.legs.rtt(leg)
     }
 
-    /// Whether an authenticated probe came from `address`, so that packets of the call may.
+    /// Whether an authenticated probe came from `remote` to `socket`, so that packets of the call may.
     #[must_use]
-    pub fn is_peer_address(&self, address: SocketAddr) -> bool {
-        self.remotes.get(plain(address)).is_some_and(|remote| remote.is_vouched)
+    pub fn is_peer_address(&self, socket: SocketId, remote: SocketAddr) -> bool {
+        self.paths.get(Pair { socket, remote: plain(remote) }).is_some_and(|path| path.is_vouched)
     }
 
     /// Which call's probes are for this agent: the eight bytes after the first of every PING and PONG.
@@ -289,276 +397,121 @@ impl PathAgent {
         self.prober.tag()
     }
 
-    fn add(&mut self, now: Instant, address: SocketAddr, origin: Origin) -> Option<()> {
-        let on_link = address.ip().is_loopback() || self.on_link.iter().any(|subnet| subnet.contains(address.ip()));
-        let remote = self.remotes.add(now, address, origin, on_link, self.way.selected())?;
-        if self.is_probing {
-            remote.hasten(now);
+    /// What the agent has done so far.
+    #[must_use]
+    pub fn stats(&self) -> AgentStats {
+        let sums = self.prober.sums();
+        AgentStats {
+            pings: sums.pings,
+            pongs: sums.pongs,
+            guesses: sums.guesses,
+            leg_changes: self.legs.changes(),
+            attempts: self.crossing.attempts(),
+            ..self.stats
         }
-        Some(())
+    }
+
+    fn add(&mut self, now: Instant, pair: Pair, origin: Origin, is_vpn: bool) -> bool {
+        let place = self.place_of(pair.remote, is_vpn);
+        let is_new = self.paths.add(now, pair, origin, place, self.state.selected());
+        if is_new && self.is_probing {
+            let is_at_once = origin == Origin::Signalled || self.learned_probes.take(now);
+            self.hasten(pair, if is_at_once { now } else { now + LEARNED_PAUSE });
+        }
+        is_new
+    }
+
+    fn place_of(&self, remote: SocketAddr, is_vpn: bool) -> Place {
+        let ip = remote.ip();
+        if is_vpn {
+            Place::BehindVpn
+        } else if ip.is_loopback() || self.on_link.iter().any(|subnet| subnet.contains(ip)) {
+            Place::OnLink
+        } else {
+            Place::Elsewhere
+        }
+    }
+
+    fn tell_replay(&mut self) {
+        if !self.legs.is_empty() {
+            self.replay = true;
+            self.stats.replays = self.stats.replays.saturating_add(1);
+        }
     }
 
     /// Brings everything up to `now`: what is late, which way, what to ask. Every input ends here, so that it does not matter which one is
     /// the first after a deadline.
     fn settle(&mut self, now: Instant) {
-        if !self.is_probing {
-            return;
-        }
+        self.settled_at = now;
         self.count_late(now);
-        for _ in 0..STEPS_MAX {
-            if !self.step(now) {
-                break;
-            }
+        if self.watchdog.deadline().is_some_and(|deadline| deadline <= now) {
+            self.watchdog.disarm();
+            self.doubt_way_in_use(now, Sign::TrafficStopped);
         }
-        self.probe(now);
+        self.legs.settle(now);
+        if self.is_probing {
+            for _ in 0..STEPS_MAX {
+                if !self.step(now) {
+                    break;
+                }
+            }
+            self.settle_extra(now);
+            self.probe(now);
+        }
+        self.probe_legs(now);
+        self.tell(now);
     }
 
     fn count_late(&mut self, now: Instant) {
-        let selected = self.way.selected();
-        for address in self.prober.become_late(now) {
-            let Some(remote) = self.remotes.get_mut(address) else { continue };
-            remote.missed_one(now);
-            if selected == Some(address) {
-                remote.hasten(now);
-            } else if remote.life == Life::Usable && remote.missed >= MISSED_MAX {
-                remote.died(now);
+        let selected = self.state.selected();
+        for sent in self.prober.become_late(now) {
+            let Way::Direct { socket, remote } = sent.way else {
+                self.count_late_by_leg(now, sent.way, sent.at);
+                continue;
+            };
+            let pair = Pair { socket, remote };
+            let Some(path) = self.paths.get_mut(pair) else { continue };
+            path.missed_one(now);
+            if selected == Some(pair) {
+                path.hasten(now);
+            } else if path.life == Life::Usable && path.missed >= crate::path::MISSED_MAX {
+                path.died(now);
             }
         }
     }
 
-    /// Takes one step from state to state; `false`: there is none to take.
-    fn step(&mut self, now: Instant) -> bool {
-        match self.way {
-            Way::Relayed => self.step_relayed(now),
-            Way::Moving { to, until } => self.move_up(now, to) || self.finish_move(now, to, until),
-            Way::Direct { to, .. } => self.step_direct(now, to),
-            Way::Doubtful { to, since, until, searched } => self.step_doubtful(now, to, since, until, searched),
+    fn count_late_by_leg(&mut self, now: Instant, way: Way, sent_at: Instant) {
+        let Way::Leg(leg) = way else { return };
+        if self.legs.missed(now, leg, sent_at) && self.state == State::Relayed {
+            self.doubt_legs(now, Sign::PingsMissed);
         }
     }
 
-    fn step_relayed(&mut self, now: Instant) -> bool {
-        let is_sound = |remote: &Remote| remote.life == Life::Usable && remote.missed == 0;
-        if let Some((to, _)) = self.remotes.best(None, is_sound) {
-            self.move_to(now, to);
-            return true;
-        }
-        if self.has_relay {
-            return false;
-        }
-        // Neither relay nor direct path: an address that worked once is worth more than nothing.
-        let last_resort = self.remotes.iter().filter(|(_, remote)| remote.proven_at.is_some()).max_by_key(|(_, remote)| remote.proven_at);
-        let Some((to, _)) = last_resort else { return false };
-        self.doubt(now, to, "neither relay nor direct path");
-        true
-    }
-
-    fn finish_move(&mut self, now: Instant, to: SocketAddr, until: Instant) -> bool {
-        if now < until {
-            return false;
-        }
-        self.way = Way::Direct { to, since: now };
-        true
-    }
-
-    fn step_direct(&mut self, now: Instant, to: SocketAddr) -> bool {
-        if self.watchdog.deadline().is_some_and(|deadline| deadline <= now) {
-            self.doubt(now, to, "the peer's packets stopped coming");
-            true
-        } else if self.missed(to) >= MISSED_MAX {
-            self.doubt(now, to, "the peer does not answer");
-            true
-        } else {
-            self.move_up(now, to) || self.move_aside(now, to)
-        }
-    }
-
-    fn step_doubtful(&mut self, now: Instant, to: SocketAddr, since: Instant, until: Instant, searched: bool) -> bool {
-        let proven_at = self.proven_at(to).filter(|at| *at >= since);
-        if proven_at.is_none()
-            && let Some(other) = self.refuge(to, since)
-        {
-            self.move_to(now, other);
-            return true;
-        }
-        if proven_at.is_some() && self.missed(to) == 0 && now >= until {
-            self.trust(now, to);
-            self.way = Way::Direct { to, since: now };
-            if self.remotes.get(to).is_some_and(|remote| remote.missed_at < Some(since)) {
-                // Every PING was answered: the peer only had nothing to say, and the next doubt is a first one again.
-                self.last_doubt = None;
-            }
-            return true;
-        }
-        if now.saturating_duration_since(proven_at.unwrap_or(since)) < DEAD_AFTER {
-            return false;
-        }
-        if self.has_relay {
-            self.fall_back(now, to, since);
-            return true;
-        }
-        if !searched {
-            self.way = Way::Doubtful { to, since, until, searched: true };
-            self.search(now);
-        }
-        false
-    }
-
-    /// Another path that answered since the doubt began.
-    fn refuge(&self, to: SocketAddr, since: Instant) -> Option<SocketAddr> {
-        let (refuge, _) = self.remotes.best(Some(to), |remote| {
-            let is_trusted = remote.life == Life::Usable || !self.has_relay && matches!(remote.life, Life::Recovering { .. });
-            is_trusted && remote.proven_at >= Some(since)
-        })?;
-        Some(refuge)
-    }
-
-    /// Moves to a path of a better tier, at once.
-    fn move_up(&mut self, now: Instant, current: SocketAddr) -> bool {
-        let Some((score, other, other_score)) = self.rival(current) else { return false };
-        let moves = other_score.outranks(&score);
-        if moves {
-            self.move_to(now, other);
-        }
-        moves
-    }
-
-    /// Moves to a path of the same tier that is clearly better, now and then.
-    fn move_aside(&mut self, now: Instant, current: SocketAddr) -> bool {
-        if self.last_move.is_some_and(|last| now.saturating_duration_since(last) < SETTLED_AFTER) {
-            return false;
-        }
-        let Some((score, other, other_score)) = self.rival(current) else { return false };
-        let is_known = self.remotes.get(other).is_some_and(|remote| remote.quality.samples() >= COMPARED_SAMPLES_MIN);
-        let moves = is_known && other_score.clearly_beats(&score);
-        if moves {
-            self.move_to(now, other);
-        }
-        moves
-    }
-
-    /// Score of the path in use, and the best of the others.
-    fn rival(&self, current: SocketAddr) -> Option<(Score, SocketAddr, Score)> {
-        let remote = self.remotes.get(current)?;
-        let (other, score) = self.remotes.best(Some(current), |remote| remote.life == Life::Usable && remote.missed == 0)?;
-        Some((Score::new(current, remote.on_link, &remote.quality), other, score))
-    }
-
-    fn move_to(&mut self, now: Instant, to: SocketAddr) {
-        tracing::debug!(from = ?self.way.selected(), %to, "moving to a direct path");
-        self.trust(now, to);
-        self.last_move = Some(now);
-        self.way = Way::Moving { to, until: now + OVERLAP };
-        self.hasten(to, now + DOUBT_PAUSE);
-    }
-
-    /// Sends packets both ways, the last ones again, and asks.
-    fn doubt(&mut self, now: Instant, to: SocketAddr, sign: &'static str) {
-        let is_again = self.last_doubt.is_some_and(|last| now.saturating_duration_since(last) < DOUBTS_AGAIN);
-        self.doubts = if is_again { (self.doubts + 1).min(DOUBT_DOUBLINGS_MAX) } else { 0 };
-        self.last_doubt = Some(now);
-        tracing::debug!(%to, sign, doubts = self.doubts, "direct path in doubt");
-        self.watchdog.disarm();
-        self.way = Way::Doubtful { to, since: now, until: now + OVERLAP * 2u32.pow(self.doubts), searched: false };
-        self.replay |= self.has_relay;
-        for (address, remote) in self.remotes.iter_mut() {
-            if address == to || matches!(remote.life, Life::Usable | Life::Recovering { .. }) {
-                remote.hasten(now);
+    /// Says what the owner has to know by now.
+    fn tell(&mut self, now: Instant) {
+        let is_heard_directly = self.heard_directly_at.is_some_and(|at| now.saturating_duration_since(at) < Duration::from_secs(1));
+        for notice in self.legs.notices(now, is_heard_directly) {
+            match notice {
+                LegNotice::Silent(leg) => self.notices.push_front(Event::LegSilent(leg)),
+                LegNotice::Dead(leg) => self.notices.push_back(Event::LegDead(leg)),
             }
         }
-    }
-
-    /// Back to the relay; every path that did not answer since the doubt began is dead.
-    fn fall_back(&mut self, now: Instant, to: SocketAddr, since: Instant) {
-        tracing::debug!(%to, "direct path is dead");
-        self.way = Way::Relayed;
-        self.watchdog.disarm();
-        for (address, remote) in self.remotes.iter_mut() {
-            if address == to || remote.life == Life::Usable && remote.proven_at < Some(since) {
-                remote.died(now);
-            }
+        if let Some(is_silent) = self.silence.change(now) {
+            tracing::debug!(is_silent, "silence");
+            self.notices.push_back(Event::Silence(is_silent));
         }
-        self.search(now);
+        // An owner that does not fetch its events loses the oldest.
+        self.notices.truncate(NOTICES_MAX);
     }
+}
 
-    /// Probes every address that is not usable from the start.
-    fn search(&mut self, now: Instant) {
-        for (_, remote) in self.remotes.iter_mut() {
-            if remote.life != Life::Usable {
-                remote.hunt_again(now);
-            }
-        }
-    }
+/// Events that wait for the owner at most.
+const NOTICES_MAX: usize = 16;
 
-    /// Sends the PINGs that are due.
-    fn probe(&mut self, now: Instant) {
-        let due: Vec<SocketAddr> =
-            self.remotes.iter().filter(|(_, remote)| remote.next_probe.is_some_and(|at| at <= now)).map(|(address, _)| address).collect();
-        for address in due {
-            let pause = self.probe_one(now, address);
-            if let Some(remote) = self.remotes.get_mut(address) {
-                remote.next_probe = pause.map(|pause| now + pause);
-            }
-        }
-    }
-
-    /// Probes one address; gives back the pause until the next time.
-    fn probe_one(&mut self, now: Instant, address: SocketAddr) -> Option<Duration> {
-        let remote = self.remotes.get_mut(address)?;
-        let is_stranger = remote.proven_at.is_none();
-        if remote.is_given_up() || is_stranger && self.stranger_probes >= STRANGER_PROBES_MAX {
-            return None;
-        }
-        if !self.prober.ping(now, address, remote.quality.late_after()) {
-            return Some(REFUSED_PAUSE);
-        }
-        self.stranger_probes += u32::from(is_stranger);
-        remote.probed(now);
-        if self.way.selected() == Some(address) {
-            return Some(self.pause_in_use(now, address));
-        }
-        match remote.life {
-            Life::Recovering { .. } => Some(FRESH_PAUSE),
-            Life::Usable if remote.missed > 0 || remote.quality.samples() < COMPARED_SAMPLES_MIN => Some(FRESH_PAUSE),
-            Life::Usable => Some(IDLE_PAUSE),
-            Life::Dead => Some(remote.hunt.pause().unwrap_or(DEAD_PAUSE)),
-            // With a direct path found, what did not answer in the first seconds is not worth asking again.
-            Life::Untried => remote.hunt.pause().or((self.way == Way::Relayed).then_some(STRANGER_PAUSE)),
-        }
-    }
-
-    /// Pause between PINGs on the path in use.
-    fn pause_in_use(&self, now: Instant, to: SocketAddr) -> Duration {
-        match self.way {
-            Way::Relayed | Way::Moving { .. } | Way::Doubtful { searched: false, .. } => DOUBT_PAUSE,
-            Way::Doubtful { searched: true, .. } => BUSY_PAUSE,
-            Way::Direct { .. } if self.missed(to) > 0 => MISSED_PAUSE,
-            Way::Direct { since, .. } if now.saturating_duration_since(since) < FRESH => FRESH_PAUSE,
-            Way::Direct { .. } if self.is_busy(now) => BUSY_PAUSE,
-            Way::Direct { .. } => IDLE_PAUSE,
-        }
-    }
-
-    fn is_busy(&self, now: Instant) -> bool {
-        self.last_sent.is_some_and(|last| now.saturating_duration_since(last) < BUSY_PAUSE)
-    }
-
-    fn hasten(&mut self, address: SocketAddr, at: Instant) {
-        if let Some(remote) = self.remotes.get_mut(address) {
-            remote.hasten(at);
-        }
-    }
-
-    fn trust(&mut self, now: Instant, address: SocketAddr) {
-        if let Some(remote) = self.remotes.get_mut(address).filter(|remote| remote.life != Life::Usable) {
-            remote.trust(now);
-        }
-    }
-
-    fn missed(&self, address: SocketAddr) -> u32 {
-        self.remotes.get(address).map_or(0, |remote| remote.missed)
-    }
-
-    fn proven_at(&self, address: SocketAddr) -> Option<Instant> {
-        self.remotes.get(address)?.proven_at
+/// `way` with its address in the form in which it is a key.
+fn known_form(way: Way) -> Way {
+    match way {
+        Way::Leg(_) => way,
+        Way::Direct { socket, remote } => Way::Direct { socket, remote: plain(remote) },
     }
 }

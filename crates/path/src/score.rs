@@ -17,6 +17,17 @@ const MARGIN_MS: f64 = 10.0;
 const MARGIN_SHARE: f64 = 0.15;
 /// Probes without which a share of lost ones says nothing.
 const LOSS_SAMPLES_MIN: u32 = 8;
+/// Probes that tell whether a path loses too much to be used, how many of their fates must be known, and how many lost ones are too many.
+/// At a tenth of loss each way eight of sixteen happen once in two hundred times; at half a loss, nine times in ten.
+const RECENT: u32 = 16;
+const RECENT_SAMPLES_MIN: u32 = 12;
+const RECENT_LOST_MAX: u32 = 7;
+/// How much less another way must lose, as a share of probes, to be better for its loss.
+const LOSS_MARGIN: f64 = 0.25;
+/// Share of lost probes up to which a path that recovers is well.
+const WELL_LOSS: f64 = 0.2;
+/// What a path through a virtual private network costs more: it leads through somebody else's server, and its round trip changes.
+const VPN_COST_MS: f64 = 50.0;
 /// Bounds of the time after which an answer is late, and the time while no round trip is known.
 const LATE_MIN: Duration = Duration::from_millis(100);
 const LATE_MAX: Duration = Duration::from_secs(1);
@@ -77,9 +88,43 @@ impl Quality {
         }
     }
 
+    /// Whether so many of the last probes were lost that speech by this way is hard to follow.
+    pub(crate) fn is_lossy(&self) -> bool {
+        self.samples >= RECENT_SAMPLES_MIN && self.recent_lost() > RECENT_LOST_MAX
+    }
+
+    /// Whether this way clearly loses less than `other`.
+    pub(crate) fn loses_less_than(&self, other: &Self) -> bool {
+        self.samples >= LOSS_SAMPLES_MIN && self.recent_loss() + LOSS_MARGIN < other.recent_loss()
+    }
+
+    /// Whether the losses of the last probes are few.
+    pub(crate) fn is_well(&self) -> bool {
+        self.recent_loss() <= WELL_LOSS
+    }
+
+    fn recent_lost(&self) -> u32 {
+        (self.lost & ((1 << RECENT) - 1)).count_ones()
+    }
+
+    fn recent_loss(&self) -> f64 {
+        if self.samples == 0 { 0.0 } else { f64::from(self.recent_lost()) / f64::from(self.samples.min(RECENT)) }
+    }
+
     fn loss(&self) -> f64 {
         if self.samples < LOSS_SAMPLES_MIN { 0.0 } else { f64::from(self.lost.count_ones()) / f64::from(self.samples) }
     }
+}
+
+/// Where an address of the peer is, as seen from here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// In a network that one of this device's interfaces is in.
+    OnLink,
+    /// Somewhere.
+    Elsewhere,
+    /// In a virtual private network.
+    BehindVpn,
 }
 
 /// Place of a path in the order of paths.
@@ -90,10 +135,15 @@ pub(crate) struct Score {
 }
 
 impl Score {
-    pub(crate) fn new(address: SocketAddr, on_link: bool, quality: &Quality) -> Self {
+    pub(crate) fn new(remote: SocketAddr, place: Place, quality: &Quality) -> Self {
         let rtt = quality.rtt().unwrap_or(LATE_MAX);
-        let bonus = if address.is_ipv6() { IPV6_BONUS_MS } else { 0.0 };
-        Self { on_link, cost_ms: rtt.as_secs_f64() * 1000.0 + LOSS_WEIGHT_MS * quality.loss() - bonus }
+        let bonus = if remote.is_ipv6() { IPV6_BONUS_MS } else { 0.0 };
+        let (on_link, extra) = match place {
+            Place::OnLink => (true, 0.0),
+            Place::Elsewhere => (false, 0.0),
+            Place::BehindVpn => (false, VPN_COST_MS),
+        };
+        Self { on_link, cost_ms: rtt.as_secs_f64() * 1000.0 + LOSS_WEIGHT_MS * quality.loss() + extra - bonus }
     }
 
     /// Whether this is before `other` in the order.
@@ -125,7 +175,8 @@ mod tests {
         let mut quality = Quality::default();
         quality.answered(Duration::from_millis(rtt_ms));
         (0..20).for_each(|nth| quality.count(nth < lost_of_20));
-        Score::new(address.parse().expect("address"), on_link, &quality)
+        let place = if on_link { Place::OnLink } else { Place::Elsewhere };
+        Score::new(address.parse().expect("address"), place, &quality)
     }
 
     const V4: &str = "192.0.2.1:9";
@@ -143,6 +194,27 @@ mod tests {
         assert!(score(V4, false, 30, 0).beats(&score(V4, false, 40, 0)));
         assert!(score(V4, false, 40, 0).beats(&score(V4, false, 30, 2)));
         assert!(score(V6, false, 40, 0).beats(&score(V4, false, 38, 0)));
+    }
+
+    #[test]
+    fn a_private_network_ranks_below_a_path_of_a_similar_round_trip() {
+        let mut quality = Quality::default();
+        quality.answered(Duration::from_millis(20));
+        let vpn = Score::new(V4.parse().expect("address"), Place::BehindVpn, &quality);
+        assert!(score(V4, false, 40, 0).clearly_beats(&vpn));
+        assert!(vpn.beats(&score(V4, false, 90, 0)));
+    }
+
+    #[test]
+    fn a_path_that_loses_half_is_lossy_and_one_that_loses_a_little_is_not() {
+        let lossy_with = |lost: u32| {
+            let mut quality = Quality::default();
+            (0..16).for_each(|nth| quality.count(nth < lost));
+            quality
+        };
+        assert!(lossy_with(8).is_lossy() && !lossy_with(7).is_lossy());
+        assert!(lossy_with(1).loses_less_than(&lossy_with(8)) && !lossy_with(5).loses_less_than(&lossy_with(8)));
+        assert!(lossy_with(3).is_well() && !lossy_with(4).is_well());
     }
 
     #[test]

@@ -1,58 +1,81 @@
-//! Signs in the call's own packets that a direct path died: they stop coming, or come through the relay again.
+//! Signs in the call's own packets that a way died: they stop coming, or the peer begins to speak through a relay.
 //!
-//! Voice runs at 20 to 60 ms, so a fifth of a second without a packet says much; but a peer that falls silent, or that is not talking yet,
-//! sends little, and that says nothing. The watchdog therefore learns the pace of what comes and is armed only while there is one.
+//! Voice runs at 20 to 60 ms, so an eighth of a second without a packet says much; but a peer that falls silent, or that is not talking yet,
+//! sends little, and that says nothing. The watchdog therefore learns the pace of what comes and is armed only while there is one. It counts
+//! packets by whatever way they come: a peer that moved to another way has not fallen silent.
 
+use crate::route::{LegId, Way};
+use ahoy_protocol::peer::LEGS_MAX;
 use std::time::{Duration, Instant};
 
 /// Pauses of the learned pace after which silence is a sign.
 const PAUSES: u32 = 3;
-/// Bounds of that: two lost packets are no sign, and a sign later than this is of no use to a listener.
-const SILENCE_MIN: Duration = Duration::from_millis(160);
+/// Bounds of that: four lost packets of 20 ms are no sign, and a sign later than this is of no use to a listener. The lower one, a relay of
+/// 60 ms and a packet's pace together make the gap that a listener hears when a path dies.
+const SILENCE_MIN: Duration = Duration::from_millis(120);
 const SILENCE_MAX: Duration = Duration::from_millis(400);
-/// Packets at a steady pace that arm the watchdog, and packets that came straight before the peer counts as settled there.
+/// Packets at a steady pace that arm the watchdog, and packets that came by other ways before the peer counts as settled on them.
 const STEADY_PACKETS: u32 = 8;
-/// How long nothing but direct packets must have come before the peer counts as settled on the direct path: longer than the overlap of a move
-/// and a slow relay together.
-const RELAY_QUIET: Duration = Duration::from_millis(500);
+/// Pauses from which on packets have a pace. The shortest frames are 10 ms long.
+const PACE_MIN: Duration = Duration::from_millis(5);
+/// How long nothing must have come through a leg before the peer counts as settled elsewhere: longer than the overlap of a move and a slow
+/// relay together.
+const LEG_QUIET: Duration = Duration::from_millis(500);
 
 /// Watches over the packets of the call that come in.
 #[derive(Debug, Default)]
 pub(crate) struct Watchdog {
-    direct: Option<Instant>,
+    last: Option<Instant>,
     pause: Duration,
     steady: u32,
-    /// When the first packet came straight after the last through the relay, and how many did.
-    direct_alone_since: Option<Instant>,
-    direct_alone: u32,
+    elsewhere: [Elsewhere; LEGS_MAX],
+}
+
+/// What came by other ways since the last packet through a leg.
+#[derive(Debug, Clone, Copy, Default)]
+struct Elsewhere {
+    since: Option<Instant>,
+    packets: u32,
 }
 
 impl Watchdog {
-    /// A packet came straight.
-    pub(crate) fn direct(&mut self, now: Instant) {
-        self.direct_alone_since.get_or_insert(now);
-        self.direct_alone = self.direct_alone.saturating_add(1);
-        let Some(last) = self.direct.replace(now) else { return };
+    /// A packet came. `true`: through a leg, and the peer had settled on other ways, so it has reason to doubt them.
+    pub(crate) fn packet(&mut self, now: Instant, way: Way) -> bool {
+        self.keep_pace(now);
+        let own = match way {
+            Way::Leg(LegId(leg)) => Some(usize::from(leg)),
+            Way::Direct { .. } => None,
+        };
+        let mut is_sign = false;
+        for (leg, elsewhere) in self.elsewhere.iter_mut().enumerate() {
+            if own == Some(leg) {
+                let was = std::mem::take(elsewhere);
+                let has_been_quiet = was.since.is_some_and(|since| now.saturating_duration_since(since) >= LEG_QUIET);
+                is_sign = was.packets >= STEADY_PACKETS && has_been_quiet;
+            } else {
+                elsewhere.since.get_or_insert(now);
+                elsewhere.packets = elsewhere.packets.saturating_add(1);
+            }
+        }
+        is_sign
+    }
+
+    fn keep_pace(&mut self, now: Instant) {
+        let Some(last) = self.last.replace(now) else { return };
         let pause = now.saturating_duration_since(last);
         if pause > SILENCE_MAX {
             self.disarm();
             return;
         }
-        self.steady = self.steady.saturating_add(1);
+        // Packets right behind one another are one that was sent again, or acknowledged; they are no pace.
+        self.steady = self.steady.saturating_add(u32::from(pause >= PACE_MIN));
         // Up at once, down slowly: acknowledgements right behind the voice must not make the pace look faster than it is.
-        self.pause = pause.max(self.pause * 7 / 8 + pause / 8);
-    }
-
-    /// A packet came through the relay. `true`: the peer had settled on the direct path, so it has reason to doubt it.
-    pub(crate) fn relay(&mut self, now: Instant) -> bool {
-        let alone_since = self.direct_alone_since.take();
-        let packets = std::mem::take(&mut self.direct_alone);
-        packets >= STEADY_PACKETS && alone_since.is_some_and(|since| now.saturating_duration_since(since) >= RELAY_QUIET)
+        self.pause = pause.max(self.pause * 15 / 16 + pause / 16);
     }
 
     /// When silence becomes a sign; `None`: it would be none.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        (self.steady >= STEADY_PACKETS).then_some(self.direct? + (self.pause * PAUSES).clamp(SILENCE_MIN, SILENCE_MAX))
+        (self.steady >= STEADY_PACKETS).then_some(self.last? + (self.pause * PAUSES).clamp(SILENCE_MIN, SILENCE_MAX))
     }
 
     /// Waits for a steady pace again: one silence is one sign.
@@ -65,6 +88,13 @@ impl Watchdog {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::SocketAddr;
+
+    const LEG: Way = Way::Leg(LegId(0));
+
+    fn direct() -> Way {
+        Way::direct(SocketAddr::from(([192, 0, 2, 1], 9)))
+    }
 
     fn after_packets_every(pause_ms: u64, packets: u64) -> (Watchdog, Instant) {
         let start = Instant::now();
@@ -72,14 +102,14 @@ mod tests {
         let mut now = start;
         for nth in 0..packets {
             now = start + Duration::from_millis(nth * pause_ms);
-            watchdog.direct(now);
+            assert!(!watchdog.packet(now, direct()));
         }
         (watchdog, now)
     }
 
     #[test]
     fn silence_after_a_steady_pace_is_a_sign() {
-        for (pause_ms, silence_ms) in [(20, 160), (40, 160), (60, 180), (100, 300)] {
+        for (pause_ms, silence_ms) in [(20, 120), (40, 120), (60, 180), (100, 300)] {
             let (watchdog, last) = after_packets_every(pause_ms, 50);
             assert_eq!(watchdog.deadline(), Some(last + Duration::from_millis(silence_ms)), "pace {pause_ms} ms");
         }
@@ -96,25 +126,29 @@ mod tests {
         let (mut watchdog, last) = after_packets_every(20, 50);
         watchdog.disarm();
         assert_eq!(watchdog.deadline(), None);
-        (1..=8).for_each(|nth| watchdog.direct(last + Duration::from_millis(20 * nth)));
+        (1..=8).for_each(|nth| assert!(!watchdog.packet(last + Duration::from_millis(20 * nth), direct())));
         assert!(watchdog.deadline().is_some());
     }
 
     #[test]
-    fn a_peer_back_on_the_relay_is_a_sign_once() {
+    fn a_peer_that_begins_to_use_a_leg_is_a_sign_once() {
         let (mut watchdog, last) = after_packets_every(20, 50);
-        assert!(watchdog.relay(last));
-        assert!(!watchdog.relay(last + Duration::from_millis(20)));
+        assert!(watchdog.packet(last, LEG));
+        assert!(!watchdog.packet(last + Duration::from_millis(20), LEG));
+        for nth in 2..60 {
+            watchdog.packet(last + Duration::from_millis(20 * nth), LEG);
+        }
+        assert!(watchdog.packet(last + Duration::from_secs(2), Way::Leg(LegId(1))), "the other leg too");
     }
 
     #[test]
-    fn a_peer_on_both_paths_is_no_sign() {
+    fn a_peer_on_both_ways_is_no_sign() {
         let (mut watchdog, last) = after_packets_every(20, 50);
-        watchdog.relay(last);
+        watchdog.packet(last, LEG);
         for nth in 1..50 {
             let now = last + Duration::from_millis(20 * nth);
-            watchdog.direct(now);
-            assert!(!watchdog.relay(now));
+            assert!(!watchdog.packet(now, direct()));
+            assert!(!watchdog.packet(now, LEG));
         }
     }
 }

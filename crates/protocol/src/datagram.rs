@@ -2,6 +2,7 @@
 //!
 //! | first byte | what | layout after it |
 //! |---|---|---|
+//! | `0x0e` | move | channel (4), counter (8), MAC (16) |
 //! | `0x0f` | relay frame | channel (4), payload |
 //! | `0x10` | observe | nonce (8), zeros up to 64 bytes in all |
 //! | `0x11` | observed | nonce (8), load (1), address (19) |
@@ -14,6 +15,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use thiserror::Error;
 
+/// First byte of a move: "this leg's device sends from here now".
+pub const KIND_MOVE: u8 = 0x0e;
 /// First byte of a relay frame.
 pub const KIND_RELAY: u8 = 0x0f;
 /// First byte of an observe request.
@@ -31,6 +34,8 @@ pub const RELAY_HEADER_BYTES: usize = 5;
 pub const OBSERVE_BYTES: usize = 64;
 /// Length of the answer.
 pub const OBSERVED_BYTES: usize = 1 + 8 + 1 + ADDRESS_BYTES;
+/// Length of a move.
+pub const MOVE_BYTES: usize = 1 + 4 + 8 + MAC_BYTES;
 /// Length of a path probe.
 pub const PING_BYTES: usize = 1 + 8 + 8 + 1 + MAC_BYTES;
 /// Length of its answer.
@@ -49,6 +54,8 @@ pub struct DatagramError;
 pub enum Kind {
     /// For quinn.
     Quic,
+    /// A move.
+    Move,
     /// A relay frame.
     Relay,
     /// An observe request.
@@ -66,6 +73,7 @@ pub enum Kind {
 pub fn classify(datagram: &[u8]) -> Option<Kind> {
     match *datagram.first()? {
         first if first & 0x40 != 0 => Some(Kind::Quic),
+        KIND_MOVE => Some(Kind::Move),
         KIND_RELAY => Some(Kind::Relay),
         KIND_OBSERVE => Some(Kind::Observe),
         KIND_OBSERVED => Some(Kind::Observed),
@@ -93,6 +101,39 @@ pub fn parse_relay_frame(datagram: &[u8]) -> Result<(u32, &[u8]), DatagramError>
     match datagram {
         [KIND_RELAY, a, b, c, d, payload @ ..] => Ok((u32::from_be_bytes([*a, *b, *c, *d]), payload)),
         _ => Err(DatagramError),
+    }
+}
+
+/// "The device of this leg sends from here now": to a relay, after the device's address or its NAT's mapping changed. The code is
+/// HMAC-SHA256 under the leg's key over all bytes before it, cut to its first 16 bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Move {
+    /// The leg's channel.
+    pub channel: u32,
+    /// Higher than in every move of this leg before, so that none can be repeated by somebody else.
+    pub counter: u64,
+}
+
+impl Move {
+    /// All bytes but the code.
+    #[must_use]
+    pub fn encode(&self) -> [u8; MOVE_BYTES - MAC_BYTES] {
+        let mut bytes = [0; MOVE_BYTES - MAC_BYTES];
+        bytes[0] = KIND_MOVE;
+        bytes[1..5].copy_from_slice(&self.channel.to_be_bytes());
+        bytes[5..].copy_from_slice(&self.counter.to_be_bytes());
+        bytes
+    }
+
+    /// The move that `datagram` claims to be, with its code unchecked.
+    ///
+    /// # Errors
+    /// [`DatagramError`] if it claims to be none.
+    pub fn decode(datagram: &[u8]) -> Result<Self, DatagramError> {
+        if datagram.len() != MOVE_BYTES || datagram[0] != KIND_MOVE {
+            return Err(DatagramError);
+        }
+        Ok(Self { channel: u32::from_be_bytes(take(datagram, 1)), counter: u64::from_be_bytes(take(datagram, 5)) })
     }
 }
 
@@ -346,7 +387,7 @@ mod tests {
 
     #[test]
     fn kinds_do_not_overlap_with_quic() {
-        for kind in [KIND_RELAY, KIND_OBSERVE, KIND_OBSERVED, KIND_PING, KIND_PONG] {
+        for kind in [KIND_MOVE, KIND_RELAY, KIND_OBSERVE, KIND_OBSERVED, KIND_PING, KIND_PONG] {
             assert_ne!(classify(&[kind]), Some(Kind::Quic));
             assert!(classify(&[kind]).is_some());
         }
@@ -354,6 +395,14 @@ mod tests {
         assert_eq!(classify(&[0xc3]), Some(Kind::Quic));
         assert_eq!(classify(&[]), None);
         assert_eq!(classify(&[0x80]), None);
+    }
+
+    #[test]
+    fn a_move_reads_back() {
+        let moved = Move { channel: 7, counter: 1 << 40 };
+        let with_code = [&moved.encode()[..], &[9; MAC_BYTES]].concat();
+        assert_eq!(Move::decode(&with_code), Ok(moved));
+        assert!(Move::decode(&with_code[1..]).is_err());
     }
 
     #[test]

@@ -87,6 +87,11 @@ identifier!(
     Salt, 16
 );
 
+identifier!(
+    /// Key of one leg on a relay, with which its device says from where it sends now.
+    LegKey, 32
+);
+
 /// An Ed25519 signature.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Signature(#[serde(with = "BigArray")] pub [u8; 64]);

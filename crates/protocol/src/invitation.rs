@@ -3,7 +3,7 @@
 use crate::certificate::{DeviceCertificate, UserCertificate};
 use crate::ids::{CallId, CallSecret, DeviceKey, NodeKey};
 use crate::name::Name;
-use crate::peer::{Candidate, EndReason};
+use crate::peer::{Candidate, EndReason, LegNews};
 use crate::record::HOMES_MAX;
 use crate::signed::{Signable, Signed};
 use crate::time::UnixMillis;
@@ -72,6 +72,8 @@ pub enum SignalKind {
     Reject(EndReason),
     /// "It is over": cancelled, missed, or answered elsewhere. By the caller.
     Cancel(EndReason),
+    /// About a leg of the call, when no way of the call's own is left to say it on.
+    Leg(LegNews),
 }
 
 /// A call to one device.

@@ -22,6 +22,7 @@ pub mod relay;
 pub mod roster;
 pub mod signed;
 pub mod time;
+pub mod tunnel;
 pub mod wire;
 
 pub use ids::{CallId, DeviceKey, NetworkId, NodeKey, SealKey, Signature, UserKey};

@@ -1,8 +1,8 @@
 //! What the two devices of a call say to each other, end to end, on the first bidirectional stream of their connection.
 
 use crate::certificate::{DeviceCertificate, UserCertificate};
-use crate::ids::CallId;
-use crate::invitation::CANDIDATES_MAX;
+use crate::ids::{CallId, NodeKey};
+use crate::invitation::{CANDIDATES_MAX, RELAYS_OFFERED_MAX, RelayOffer};
 use crate::signed::Signed;
 use crate::wire::{List, Wire};
 use serde::{Deserialize, Serialize};
@@ -27,8 +27,17 @@ pub enum PeerMessage {
     Answer,
     /// The caller took this answer: from here on both speak. Another device's later answer is refused.
     Confirm,
-    /// Addresses at which the sender may be reached.
-    Candidates(List<Candidate, CANDIDATES_MAX>),
+    /// Where the sender may be reached, as of now; takes the place of what was said before.
+    Network {
+        /// Its addresses.
+        candidates: List<Candidate, CANDIDATES_MAX>,
+        /// What its NAT makes of them.
+        mapping: Mapping,
+    },
+    /// The relays that the sender reaches now, and how far they are: by the caller, when that has changed since the invitation.
+    Relays(List<RelayOffer, RELAYS_OFFERED_MAX>),
+    /// About a leg of this call.
+    Leg(LegNews),
     /// The call is over.
     End(EndReason),
 }
@@ -79,6 +88,41 @@ impl EndReason {
     }
 }
 
+/// What the two sides say about the call's legs on relays. The callee chooses relays, since it knows both sides' distances; a call has at
+/// most [`LEGS_MAX`] legs, of which the first is named by [`Ringing`](crate::invitation::SignalKind::Ringing).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LegNews {
+    /// By the callee: "for this leg, join me at this relay", in the place of the relay that it was on.
+    Join {
+        /// Below [`LEGS_MAX`].
+        leg: u8,
+        /// One of those that the caller reaches.
+        relay: NodeKey,
+    },
+    /// By the caller: "this leg's relay is lost to me; choose another".
+    Gone {
+        /// Below [`LEGS_MAX`].
+        leg: u8,
+    },
+}
+
+/// Legs on relays that one call has at most: one that carries it, and one that stands by.
+pub const LEGS_MAX: usize = 2;
+
+/// How a device's NAT maps addresses (RFC 4787, section 4.1), as far as the device knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub enum Mapping {
+    /// Not known: fewer than two observers answered.
+    #[default]
+    Unknown,
+    /// None: observers see an address of the device's own.
+    Open,
+    /// The same outside address whoever a packet is for.
+    EndpointIndependent,
+    /// Another outside port for each address, or address and port, that a packet is for.
+    EndpointDependent,
+}
+
 /// An address at which a device may be reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Candidate {
@@ -93,6 +137,8 @@ pub struct Candidate {
 pub enum CandidateKind {
     /// An address of one of the device's interfaces.
     Host,
+    /// The same, of a virtual private network: it may well lead to the peer, and hardly ever by the shortest way.
+    VpnHost,
     /// What a supernode or relay saw the device's packets come from.
     ServerReflexive,
     /// A mapping that the device asked its router for.

@@ -2,7 +2,7 @@
 
 use crate::certificate::RelayGrant;
 use crate::directory::ALTERNATIVES_MAX;
-use crate::ids::{CallId, DeviceKey, NodeKey};
+use crate::ids::{CallId, DeviceKey, LegKey, NodeKey};
 use crate::signed::Signed;
 use crate::wire::{List, Text, Wire};
 use serde::{Deserialize, Serialize};
@@ -33,6 +33,8 @@ pub enum LegEvent {
     Joined {
         /// The leg's channel.
         channel: u32,
+        /// For [`Move`](crate::datagram::Move)s of this leg.
+        key: LegKey,
         /// True if the other leg is there already.
         peer_present: bool,
     },

@@ -1,28 +1,23 @@
 //! A client's endpoint: one UDP port for supernodes, relays and the peers of calls.
 
-use crate::connection::Keep;
-use crate::path_socket::{PathSocket, Shared};
+use crate::dial::{Dialer, UdpNews};
+use crate::network::{self, Watcher};
+use crate::path_socket::PathSocket;
 use crate::peer::{Peer, PeerSetup};
+use crate::shared::Shared;
 use crate::switchboard::{PEERS_MAX, Switchboard};
 use crate::virtual_address::VirtualAddresses;
-use crate::{Connection, TransportError, config, interfaces, tls};
+use crate::{Connection, NetworkState, NodePlace, Reach, TransportError, UdpUse, config, interfaces, tls};
 use ahoy_identity::{SigningKey, random};
 use ahoy_protocol::NodeKey;
 use ahoy_protocol::datagram::Observe;
 use ahoy_protocol::peer::{ALPN, Candidate};
-use quinn::{ClientConfig, Endpoint, ServerConfig, TokioRuntime, VarInt};
+use quinn::{Endpoint, ServerConfig, TokioRuntime, VarInt};
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
-use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+use tokio::sync::{mpsc, watch};
 
-/// A handshake with a node that takes longer is given up: it needs one round trip, and four repeats fit.
-const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
-/// Before the next of a node's addresses is tried beside the last one (RFC 8305 recommends this).
-const NEXT_ADDRESS_AFTER: Duration = Duration::from_millis(250);
-/// Addresses of one node that are tried.
-const NODE_ADDRESSES_MAX: usize = 8;
 /// Before an observe request is sent again.
 const OBSERVE_AGAIN_AFTER: Duration = Duration::from_millis(400);
 /// Bytes kept for a caller whose handshake has not been looked at.
@@ -52,7 +47,10 @@ struct Inner {
     shared: Arc<Shared>,
     quic: Endpoint,
     device: SigningKey,
-    tasks: [tokio::task::AbortHandle; 2],
+    reach: Mutex<Reach>,
+    udp_news: Arc<UdpNews>,
+    network: Arc<Network>,
+    tasks: [tokio::task::AbortHandle; 3],
 }
 
 impl Drop for Inner {
@@ -61,6 +59,7 @@ impl Drop for Inner {
         for task in &self.tasks {
             task.abort();
         }
+        self.shared.close_sides();
     }
 }
 
@@ -74,12 +73,17 @@ impl ClientEndpoint {
         let shared = Arc::new(Shared::bind(port, Switchboard::new(VirtualAddresses::new(random())))?);
         let socket = Arc::new(PathSocket::new(Arc::clone(&shared)));
         let server = server_config(device)?;
-        let quic = Endpoint::new_with_abstract_socket(config::client_endpoint(), Some(server), socket, Arc::new(TokioRuntime))
-            .map_err(|error| TransportError::Setup(error.to_string()))?;
+        let quic =
+            Endpoint::new_with_abstract_socket(config::client_endpoint(), Some(server), Arc::clone(&socket) as _, Arc::new(TokioRuntime))
+                .map_err(|error| TransportError::Setup(error.to_string()))?;
+        let udp_news = Arc::<UdpNews>::default();
+        let network = Arc::new(Network::new(&shared, &quic, socket, &udp_news));
         let driver = tokio::spawn(drive(Arc::clone(&shared))).abort_handle();
         let doorman = tokio::spawn(admit(quic.clone(), Arc::clone(&shared))).abort_handle();
+        let watchman = tokio::spawn(watch_network(Arc::clone(&network))).abort_handle();
         let device = SigningKey::from_seed(*device.seed());
-        Ok(Self { inner: Arc::new(Inner { shared, quic, device, tasks: [driver, doorman] }) })
+        let (reach, tasks) = (Mutex::default(), [driver, doorman, watchman]);
+        Ok(Self { inner: Arc::new(Inner { shared, quic, device, reach, udp_news, network, tasks }) })
     }
 
     /// The port, which IPv6 has too where it could be had.
@@ -94,10 +98,13 @@ impl ClientEndpoint {
         self.inner.shared.board().allow_loopback(allow);
     }
 
-    /// Addresses of this machine's interfaces at which this endpoint may be reached.
+    /// Addresses of this machine's interfaces at which this endpoint may be reached; none where UDP is not to be used.
     #[must_use]
     pub fn host_candidates(&self) -> Vec<Candidate> {
         let shared = &self.inner.shared;
+        if !shared.uses_udp() {
+            return Vec::new();
+        }
         let allow_loopback = shared.board().rules().allow_loopback;
         interfaces::candidates(&interfaces::all(), shared.port_v4(), shared.port_v6(), allow_loopback)
     }
@@ -115,33 +122,41 @@ impl ClientEndpoint {
         stats.accepted_handshakes + stats.refused_handshakes + stats.ignored_handshakes
     }
 
-    /// Connects to `node` at whichever of `addresses` answers first. They are tried in order, each a little after the one before.
+    /// Says how the network may be reached. Counts for what is connected to after it; that UDP is not to be used, at once.
+    pub fn set_reach(&self, reach: Reach) {
+        self.inner.shared.use_udp(reach.udp != UdpUse::Never);
+        *self.inner.reach.lock().unwrap_or_else(PoisonError::into_inner) = reach;
+    }
+
+    /// Whether UDP gets out of the network that this machine is in, as far as connections to nodes have shown.
+    #[must_use]
+    pub fn udp_gets_out(&self) -> Option<bool> {
+        self.inner.udp_news.gets_out()
+    }
+
+    /// The state of this machine's network. The endpoint looks after its connections by itself when it changes: nodes hear from the
+    /// new address at once, relays are told, and calls look for their way anew. What only its owner can do is to find out from where
+    /// others see it, and to tell peers.
+    #[must_use]
+    pub fn network(&self) -> watch::Receiver<NetworkState> {
+        self.inner.network.state.subscribe()
+    }
+
+    /// The machine is on another network, says somebody who knows before the endpoint notices.
+    pub fn handle_network_change(&self) {
+        self.inner.network.change(&interfaces::all());
+    }
+
+    /// Connects to `node` at whichever of its addresses answers first: those for UDP in order, each a little after the one before, and
+    /// beside them tunnels over TCP, when UDP has been silent for a while or is known not to get out.
     ///
     /// # Errors
     /// [`TransportError::WrongKey`] if another answers, [`TransportError::TimedOut`] if nothing does: the last of the addresses' errors.
-    pub async fn connect_node(&self, addresses: &[SocketAddr], node: &NodeKey, alpn: &[u8]) -> Result<Connection, TransportError> {
-        let mut client = ClientConfig::new(tls::client(&self.inner.device, node.as_bytes(), alpn)?);
-        client.transport_config(config::control_client(u64::from_le_bytes(random())));
-        let mut attempts = JoinSet::new();
-        let mut failure = TransportError::TimedOut { what: "any address of the node" };
-        let reachable = |address: &&SocketAddr| self.inner.shared.reaches(**address);
-        let mut after = Duration::ZERO;
-        for address in addresses.iter().filter(reachable).take(NODE_ADDRESSES_MAX) {
-            let attempt = Attempt { shared: Arc::clone(&self.inner.shared), quic: self.inner.quic.clone(), address: *address };
-            attempts.spawn(attempt.connect(client.clone(), after));
-            after += NEXT_ADDRESS_AFTER;
-        }
-        if let (true, Some(address)) = (attempts.is_empty(), addresses.first()) {
-            failure = TransportError::NoSocket { address: *address };
-        }
-        while let Some(attempt) = attempts.join_next().await {
-            match attempt {
-                Ok(Ok(connection)) => return Ok(connection),
-                Ok(Err(error)) => failure = error,
-                Err(error) => failure = TransportError::Setup(error.to_string()),
-            }
-        }
-        Err(failure)
+    pub async fn connect_node(&self, place: &NodePlace, node: &NodeKey, alpn: &[u8]) -> Result<Connection, TransportError> {
+        let inner = &self.inner;
+        let reach = inner.reach.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let dialer = Dialer::new(&inner.shared, &inner.quic, &inner.device, node, alpn, reach)?;
+        dialer.connect(place, &inner.udp_news).await
     }
 
     /// Asks the node at `address` from where it sees this client; `None` if nothing comes within `timeout`.
@@ -160,7 +175,11 @@ impl ClientEndpoint {
                 }
             }
         };
-        tokio::time::timeout(timeout, ask).await.ok().flatten()
+        let observation = tokio::time::timeout(timeout, ask).await.ok().flatten();
+        if observation.is_some() && !shared.prefix().is_tunnel(address) {
+            self.inner.udp_news.got_out();
+        }
+        observation
     }
 
     /// Makes a virtual address and a path agent for a call. Nothing is sent before the call is given a relay or told to probe.
@@ -218,38 +237,50 @@ async fn admit(quic: Endpoint, shared: Arc<Shared>) {
     }
 }
 
-/// One attempt to connect to a node at one of its addresses.
-struct Attempt {
+/// What has to be told that the network changed.
+#[derive(Debug)]
+struct Network {
     shared: Arc<Shared>,
     quic: Endpoint,
-    address: SocketAddr,
+    socket: Arc<PathSocket>,
+    udp_news: Arc<UdpNews>,
+    state: watch::Sender<NetworkState>,
 }
 
-impl Attempt {
-    async fn connect(self, client: ClientConfig, after: Duration) -> Result<Connection, TransportError> {
-        let Self { shared, quic, address } = self;
-        tokio::time::sleep(after).await;
-        let at = shared.board().add_node(Instant::now(), address)?;
-        let keep = Box::new(NodeAddress { shared, at });
-        let connecting = quic.connect_with(client, at, tls::SERVER_NAME).map_err(|error| TransportError::Setup(error.to_string()))?;
-        let handshake = tokio::time::timeout(HANDSHAKE_TIME_MAX, connecting).await;
-        let quic = handshake.map_err(|_| TransportError::TimedOut { what: "the node's handshake" })??;
-        Connection::new(quic, Some(address), Some(keep))
+impl Network {
+    fn new(shared: &Arc<Shared>, quic: &Endpoint, socket: Arc<PathSocket>, udp_news: &Arc<UdpNews>) -> Self {
+        let state = NetworkState { generation: 0, has_addresses: interfaces::all().iter().any(interfaces::is_of_use) };
+        let (shared, quic, udp_news) = (Arc::clone(shared), quic.clone(), Arc::clone(udp_news));
+        Self { shared, quic, socket, udp_news, state: watch::Sender::new(state) }
+    }
+
+    fn change(&self, interfaces: &[if_addrs::Interface]) {
+        tracing::info!("the network changed");
+        self.udp_news.forget();
+        // The relays first: a call waits for them.
+        self.shared.handle_network_change(&interfaces::subnets(interfaces));
+        let addresses: Vec<_> = interfaces.iter().map(if_addrs::Interface::ip).collect();
+        self.shared.tunnels.handle_network_change(&addresses);
+        // The sockets are bound to no address and stay; that they are given anew makes QUIC speak on every connection at once, so that
+        // nodes see where this machine is.
+        if let Err(error) = self.quic.rebind_abstract(Arc::clone(&self.socket) as _) {
+            tracing::warn!(%error, "connections were not told of another network");
+        }
+        let has_addresses = interfaces.iter().any(interfaces::is_of_use);
+        self.state.send_modify(|state| *state = NetworkState { generation: state.generation + 1, has_addresses });
     }
 }
 
-/// Keeps a connection's virtual address.
-#[derive(Debug)]
-struct NodeAddress {
-    shared: Arc<Shared>,
-    at: SocketAddr,
-}
-
-impl Keep for NodeAddress {}
-
-impl Drop for NodeAddress {
-    fn drop(&mut self) {
-        self.shared.with(|board, _, _| board.release_node(self.at));
+/// Looks at the interfaces from time to time.
+async fn watch_network(network: Arc<Network>) {
+    let mut watcher = Watcher::new(Instant::now(), SystemTime::now(), &interfaces::all());
+    loop {
+        let every = if network.shared.board().is_idle() { network::LOOK_EVERY_IDLE } else { network::LOOK_EVERY };
+        tokio::time::sleep(every).await;
+        let interfaces = interfaces::all();
+        if watcher.look(Instant::now(), SystemTime::now(), every, &interfaces) {
+            network.change(&interfaces);
+        }
     }
 }
 

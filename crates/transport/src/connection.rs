@@ -5,7 +5,7 @@ use ahoy_protocol::Wire;
 use bytes::Bytes;
 use quinn::crypto::rustls::HandshakeData;
 use quinn::{RecvStream, SendStream, VarInt};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,21 +24,31 @@ pub struct Connection {
 struct Proved {
     peer_key: [u8; 32],
     alpn: Vec<u8>,
-    /// The real address, where quinn knows only a virtual one.
+    /// The address that stands for the other side, where quinn knows only a virtual one.
     remote: Option<SocketAddr>,
     /// Whatever must live as long as the connection.
-    _keep: Option<Box<dyn Keep>>,
+    keep: Option<Box<dyn Keep>>,
 }
 
 /// Something that a connection keeps alive.
-pub(crate) trait Keep: Send + Sync + std::fmt::Debug {}
+pub(crate) trait Keep: Send + Sync + std::fmt::Debug {
+    /// Whether it is a tunnel, through which the connection goes.
+    fn is_tunnel(&self) -> bool {
+        false
+    }
+
+    /// Where the tunnel comes from, at the node that serves it.
+    fn client_ip(&self) -> Option<IpAddr> {
+        None
+    }
+}
 
 impl Connection {
     /// Wraps a finished handshake.
     pub(crate) fn new(quic: quinn::Connection, remote: Option<SocketAddr>, keep: Option<Box<dyn Keep>>) -> Result<Self, TransportError> {
         let alpn = quic.handshake_data().and_then(|data| data.downcast::<HandshakeData>().ok()).and_then(|data| data.protocol);
         match (tls::peer_key(&quic), alpn) {
-            (Some(peer_key), Some(alpn)) => Ok(Self { quic, proved: Arc::new(Proved { peer_key, alpn, remote, _keep: keep }) }),
+            (Some(peer_key), Some(alpn)) => Ok(Self { quic, proved: Arc::new(Proved { peer_key, alpn, remote, keep }) }),
             _ => {
                 quic.close(VarInt::from_u32(CODE_NOT_OURS), b"no key");
                 Err(TransportError::WrongKey)
@@ -58,11 +68,24 @@ impl Connection {
         &self.proved.alpn
     }
 
-    /// Where the other side is: a node's or client's real address; for a peer of a call a virtual one that stays the same
-    /// whatever path the call takes.
+    /// Where the other side is: a node's or client's real address; where it is reached through a tunnel, the address that stands for the
+    /// tunnel; for a peer of a call a virtual one that stays the same whatever path the call takes.
     #[must_use]
     pub fn remote_address(&self) -> SocketAddr {
         self.proved.remote.unwrap_or_else(|| self.quic.remote_address())
+    }
+
+    /// Whether it goes through a tunnel over TCP.
+    #[must_use]
+    pub fn is_tunnelled(&self) -> bool {
+        self.proved.keep.as_ref().is_some_and(|keep| keep.is_tunnel())
+    }
+
+    /// At a node: where the client, or the proxy that it uses, really is.
+    #[must_use]
+    pub fn client_ip(&self) -> IpAddr {
+        let tunnel = self.proved.keep.as_ref().and_then(|keep| keep.client_ip());
+        tunnel.unwrap_or_else(|| self.remote_address().ip())
     }
 
     /// Tells this connection from all others of this process.

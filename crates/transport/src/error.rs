@@ -1,5 +1,6 @@
 //! Why something with a connection failed, in words for the person who asked for it.
 
+use crate::ProxyError;
 use ahoy_protocol::WireError;
 use quinn::{ConnectionError, ReadError, ReadExactError, SendDatagramError, TransportErrorCode, WriteError};
 use std::io;
@@ -18,6 +19,23 @@ pub enum TransportError {
         /// Where one was to listen.
         address: SocketAddr,
     },
+    /// Another program has the TCP port.
+    #[error("TCP port {} of {} is in use; end the program that has it, or choose another port", address.port(), address.ip())]
+    TcpPortInUse {
+        /// Where one was to listen.
+        address: SocketAddr,
+    },
+    /// Nobody can be reached there over TCP, or who answers speaks another protocol.
+    #[error("cannot reach {address} over TCP: {reason}")]
+    Tcp {
+        /// What was to be reached.
+        address: SocketAddr,
+        /// What went wrong.
+        reason: String,
+    },
+    /// The proxy does not help.
+    #[error(transparent)]
+    Proxy(#[from] ProxyError),
     /// The socket could not be made.
     #[error("cannot listen on {address}: {reason}")]
     Bind {
@@ -88,6 +106,10 @@ pub enum TransportError {
 }
 
 impl TransportError {
+    pub(crate) fn tcp(address: SocketAddr, error: &io::Error) -> Self {
+        Self::Tcp { address, reason: error.to_string() }
+    }
+
     pub(crate) fn bind(address: SocketAddr, error: &io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::AddrInUse => Self::PortInUse { address },

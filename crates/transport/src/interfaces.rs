@@ -4,44 +4,56 @@ use ahoy_path::Subnet;
 use ahoy_protocol::invitation::CANDIDATES_MAX;
 use ahoy_protocol::peer::{Candidate, CandidateKind};
 use if_addrs::{IfAddr, IfOperStatus, Interface};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
+
+/// How the interfaces of virtual private networks are named, by the programs that make them.
+const VPN_NAMES: [&str; 9] = ["tun", "tap", "wg", "utun", "ppp", "tailscale", "zt", "ipsec", "nordlynx"];
 
 /// The machine's interfaces as they are. Where the system does not say, there are none, and calls use what others see.
 pub(crate) fn all() -> Vec<Interface> {
     if_addrs::get_if_addrs().unwrap_or_default()
 }
 
-/// Candidates for a socket whose ports are `port_v4` and, where it has one, `port_v6`.
-///
-/// Link-local addresses are left out, because they mean nothing without the name of an interface, which is another on
-/// each machine. Loopback is left out unless the peer may be on this machine.
+/// Whether other machines may be reached from an interface's address. Link-local addresses mean nothing without the name of an interface,
+/// which is another on each machine.
+pub(crate) fn is_of_use(interface: &Interface) -> bool {
+    interface.oper_status != IfOperStatus::Down && !interface.is_link_local() && !interface.is_loopback()
+}
+
+/// Length of the prefix of an interface's network.
+pub(crate) fn prefix_bits(interface: &Interface) -> u8 {
+    match &interface.addr {
+        IfAddr::V4(address) => address.prefixlen,
+        IfAddr::V6(address) => address.prefixlen,
+    }
+}
+
+/// Whether an interface is one of a virtual private network, as far as its name and kind show.
+fn is_vpn(interface: &Interface) -> bool {
+    interface.is_p2p || VPN_NAMES.iter().any(|name| interface.name.to_ascii_lowercase().starts_with(name))
+}
+
+/// Candidates for a socket whose ports are `port_v4` and, where it has one, `port_v6`. Loopback is left out unless the peer may be on this
+/// machine.
 pub(crate) fn candidates(interfaces: &[Interface], port_v4: u16, port_v6: Option<u16>, allow_loopback: bool) -> Vec<Candidate> {
-    let address = |interface: &Interface| match interface.ip() {
-        ip @ IpAddr::V4(_) => Some(SocketAddr::new(ip, port_v4)),
-        ip @ IpAddr::V6(_) => port_v6.map(|port| SocketAddr::new(ip, port)),
+    let candidate = |interface: &Interface| {
+        let port = if interface.ip().is_ipv4() { Some(port_v4) } else { port_v6 };
+        let kind = if is_vpn(interface) { CandidateKind::VpnHost } else { CandidateKind::Host };
+        port.map(|port| Candidate { address: SocketAddr::new(interface.ip(), port), kind })
     };
     interfaces
         .iter()
-        .filter(|interface| interface.oper_status != IfOperStatus::Down && !interface.is_link_local())
-        .filter(|interface| allow_loopback || !interface.is_loopback())
-        .filter_map(address)
-        .map(|address| Candidate { address, kind: CandidateKind::Host })
+        .filter(|interface| is_of_use(interface) || (allow_loopback && interface.is_loopback()))
+        .filter_map(candidate)
         .take(CANDIDATES_MAX)
         .collect()
 }
 
-/// The ranges of addresses that are on-link.
+/// The ranges of addresses that are on-link. What a virtual private network calls its link may be the other end of the world.
 pub(crate) fn subnets(interfaces: &[Interface]) -> Vec<Subnet> {
-    let subnet = |interface: &Interface| match &interface.addr {
-        IfAddr::V4(address) => Subnet::new(address.ip.into(), address.prefixlen),
-        IfAddr::V6(address) => Subnet::new(address.ip.into(), address.prefixlen),
-    };
+    let subnet = |interface: &Interface| Subnet::new(interface.ip(), prefix_bits(interface));
     // A prefix of no bits is a missing netmask, not a link to everybody.
-    let has_prefix = |interface: &&Interface| match &interface.addr {
-        IfAddr::V4(address) => address.prefixlen > 0,
-        IfAddr::V6(address) => address.prefixlen > 0,
-    };
-    interfaces.iter().filter(has_prefix).map(subnet).collect()
+    interfaces.iter().filter(|interface| prefix_bits(interface) > 0 && !is_vpn(interface)).map(subnet).collect()
 }
 
 #[cfg(test)]
@@ -63,6 +75,19 @@ mod tests {
             interface(IfAddr::V6(Ifv6Addr { ip, netmask, prefixlen, broadcast: None }))
         };
         vec![v4("127.0.0.1", 8), v4("192.0.2.7", 24), v6("::1", 128), v6("fe80::1", 64), v6("2001:db8::7", 64)]
+    }
+
+    #[test]
+    fn a_private_networks_address_is_told_as_such_and_is_on_nobodys_link() {
+        let mut interface = machine().swap_remove(1);
+        interface.name = "wg0".into();
+        let kinds = |interface: &Interface| candidates(std::slice::from_ref(interface), 1, None, false)[0].kind;
+        assert_eq!(kinds(&interface), CandidateKind::VpnHost);
+        assert!(subnets(std::slice::from_ref(&interface)).is_empty());
+        interface.name = "eth0".into();
+        assert_eq!(kinds(&interface), CandidateKind::Host);
+        interface.is_p2p = true;
+        assert_eq!(kinds(&interface), CandidateKind::VpnHost);
     }
 
     fn told(port_v6: Option<u16>, allow_loopback: bool) -> Vec<String> {

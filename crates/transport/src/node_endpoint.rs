@@ -1,22 +1,26 @@
-//! The endpoint of a supernode or relay: QUIC for whoever proves a key, on every address it listens on.
+//! The endpoint of a supernode or relay: QUIC for whoever proves a key, on every address it listens on, and through tunnels over TCP.
 
 use crate::node_socket::{DatagramHandler, NodeSender, NodeSocket, NodeSockets};
+use crate::tunnel::{self, Listeners, ServedTunnel, TunnelServer, TunnelSocket};
 use crate::udp::UdpSocket;
 use crate::{Connection, TransportError, config, tls};
 use ahoy_identity::SigningKey;
 use ahoy_protocol::NodeKey;
 use quinn::{ClientConfig, Connecting, Endpoint, Incoming, ServerConfig, TokioRuntime, VarInt};
 use std::future::poll_fn;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Duration;
+use tokio::net::TcpListener;
 
 /// A handshake that takes longer is given up: it needs one round trip, and four repeats fit.
 const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
 /// Bytes kept for a client whose handshake has not been looked at: no client of ours sends more than two packets by then.
 const INCOMING_BYTES_MAX: u64 = 4 * 1024;
+/// Ports tried for one that is free for UDP and for TCP, where any will do.
+const PORT_ATTEMPTS: usize = 8;
 
 /// How much a node takes on.
 #[derive(Debug, Clone, Copy)]
@@ -37,10 +41,15 @@ impl Default for NodeLimits {
     }
 }
 
-/// QUIC on one or more addresses, under one key.
+/// QUIC on one or more addresses and through tunnels, under one key.
 #[derive(Debug)]
 pub struct NodeEndpoint {
+    /// One for each UDP socket.
     endpoints: Vec<Endpoint>,
+    /// For what comes through tunnels.
+    tunnelled: Endpoint,
+    tunnels: Arc<TunnelServer>,
+    listeners: Listeners,
     sockets: Arc<NodeSockets>,
     key: SigningKey,
     limits: NodeLimits,
@@ -48,24 +57,41 @@ pub struct NodeEndpoint {
 }
 
 impl NodeEndpoint {
-    /// Listens on every one of `listen`, speaking `alpns`. What is not QUIC goes to `handler`. Must be called within a
-    /// Tokio runtime.
+    /// Listens on every one of `listen`, over UDP and on the same ports over TCP for tunnels, and on every one of `tcp` for tunnels, speaking
+    /// `alpns`. What is not QUIC goes to `handler`. Must be called within a Tokio runtime.
     ///
     /// # Errors
-    /// [`TransportError::PortInUse`] and [`TransportError::Bind`] name the address that could not be had.
+    /// [`TransportError::PortInUse`], [`TransportError::TcpPortInUse`] and [`TransportError::Bind`] name the address that could not be had.
     pub fn bind(
         listen: &[SocketAddr],
+        tcp: &[SocketAddr],
         key: &SigningKey,
         alpns: &[&[u8]],
         handler: Arc<dyn DatagramHandler>,
         limits: NodeLimits,
     ) -> Result<Self, TransportError> {
-        let mut list = Vec::with_capacity(listen.len());
+        let (mut list, mut listeners) = (Vec::with_capacity(listen.len()), Vec::with_capacity(listen.len() + tcp.len()));
         for address in listen {
-            list.push(Arc::new(UdpSocket::bind(*address).map_err(|error| TransportError::bind(*address, &error))?));
+            let (socket, listener) = bind_both(*address)?;
+            list.push(Arc::new(socket));
+            listeners.push(listener);
         }
-        let sockets = Arc::new(NodeSockets::new(list.clone()));
+        for address in tcp {
+            let listened = |listener: &TcpListener| listener.local_addr().is_ok_and(|local| local == *address);
+            if !listeners.iter().any(listened) {
+                listeners.push(tunnel::bind(*address)?);
+            }
+        }
+        let tunnels = TunnelServer::new(Arc::clone(&handler), limits.connections_max, limits.handshakes_max);
+        let sockets = Arc::new(NodeSockets::new(list.clone(), Arc::clone(&tunnels)));
         let server = server_config(key, alpns, limits)?;
+        let tunnelled = Endpoint::new_with_abstract_socket(
+            config::node_endpoint(key, list.len()),
+            Some(server.clone()),
+            Arc::new(TunnelSocket(Arc::clone(&tunnels))),
+            Arc::new(TokioRuntime),
+        );
+        let tunnelled = tunnelled.map_err(|error| TransportError::Setup(error.to_string()))?;
         let mut endpoints = Vec::with_capacity(list.len());
         for (index, socket) in list.into_iter().enumerate() {
             let address = socket.address();
@@ -78,14 +104,33 @@ impl NodeEndpoint {
             );
             endpoints.push(endpoint.map_err(|error| TransportError::bind(address, &error))?);
         }
+        let listeners = Listeners::serve(listeners, key, &tunnels, &sockets)?;
         let key = SigningKey::from_seed(*key.seed());
-        Ok(Self { endpoints, sockets, key, limits, handshakes: Arc::default() })
+        Ok(Self { endpoints, tunnelled, tunnels, listeners, sockets, key, limits, handshakes: Arc::default() })
     }
 
-    /// Where it listens, in the order of `listen`, with the ports that the system chose where `0` was given.
+    /// Where it listens over UDP, in the order of `listen`, with the ports that the system chose where `0` was given.
     #[must_use]
     pub fn local_addresses(&self) -> Vec<SocketAddr> {
         self.endpoints.iter().filter_map(|endpoint| endpoint.local_addr().ok()).collect()
+    }
+
+    /// Where it listens over TCP: at the addresses of [`local_addresses`](Self::local_addresses), then at those of `tcp`.
+    #[must_use]
+    pub fn local_tcp_addresses(&self) -> Vec<SocketAddr> {
+        self.listeners.addresses().to_vec()
+    }
+
+    /// Tunnels that are open or being made.
+    #[must_use]
+    pub fn tunnels(&self) -> usize {
+        self.tunnels.count()
+    }
+
+    /// Datagrams that were lost so far because a tunnel did not take them in time.
+    #[must_use]
+    pub fn dropped_by_tunnels(&self) -> u64 {
+        self.tunnels.dropped()
     }
 
     /// A handle that sends datagrams from this endpoint's sockets.
@@ -97,7 +142,11 @@ impl NodeEndpoint {
     /// Connections that are open or being made.
     #[must_use]
     pub fn connections(&self) -> usize {
-        self.endpoints.iter().map(Endpoint::open_connections).sum()
+        self.all().map(Endpoint::open_connections).sum()
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Endpoint> {
+        self.endpoints.iter().chain([&self.tunnelled])
     }
 
     /// Waits for somebody to connect; `None` once the endpoint is closed. The handshake is to be finished in a task of
@@ -113,7 +162,7 @@ impl NodeEndpoint {
 
     /// The next attempt on any of the sockets.
     async fn next_incoming(&self) -> Option<Incoming> {
-        let mut accepts: Vec<_> = self.endpoints.iter().map(|endpoint| Box::pin(endpoint.accept())).collect();
+        let mut accepts: Vec<_> = self.all().map(|endpoint| Box::pin(endpoint.accept())).collect();
         poll_fn(|cx| {
             let mut open = Vec::with_capacity(accepts.len());
             for mut accept in accepts.drain(..) {
@@ -141,8 +190,9 @@ impl NodeEndpoint {
             let _ = incoming.retry();
             return None;
         }
+        let tunnel = self.tunnels.tunnel(incoming.remote_address());
         let connecting = incoming.accept().ok()?;
-        Some(Handshaking { connecting, _pending: Pending::count(&self.handshakes) })
+        Some(Handshaking { connecting, tunnel, _pending: Pending::count(&self.handshakes) })
     }
 
     /// Connects to the node at `address`, which must prove to be `node`.
@@ -155,12 +205,13 @@ impl NodeEndpoint {
         let mut client = ClientConfig::new(tls::client(&self.key, node.as_bytes(), alpn)?);
         client.transport_config(config::control_client(u64::from_le_bytes(ahoy_identity::random())));
         let connecting = endpoint.connect_with(client, address, tls::SERVER_NAME).map_err(|_| TransportError::BadAddress { address })?;
-        finish(connecting, "the node's handshake").await
+        Connection::new(finish(connecting, "the node's handshake").await?, None, None)
     }
 
     /// Closes all connections and takes no more.
     pub fn close(&self) {
-        for endpoint in &self.endpoints {
+        self.listeners.close();
+        for endpoint in self.all() {
             endpoint.close(VarInt::from_u32(0), b"");
         }
     }
@@ -183,15 +234,31 @@ fn server_config(key: &SigningKey, alpns: &[&[u8]], limits: NodeLimits) -> Resul
     Ok(server)
 }
 
-async fn finish(connecting: Connecting, what: &'static str) -> Result<Connection, TransportError> {
-    let quic = tokio::time::timeout(HANDSHAKE_TIME_MAX, connecting).await.map_err(|_| TransportError::TimedOut { what })??;
-    Connection::new(quic, None, None)
+/// A UDP socket on `address`, and a TCP socket on the same port.
+fn bind_both(address: SocketAddr) -> Result<(UdpSocket, TcpListener), TransportError> {
+    let bind_udp = || UdpSocket::bind(address).map_err(|error| TransportError::bind(address, &error));
+    let mut attempts_left = if address.port() == 0 { PORT_ATTEMPTS } else { 1 };
+    loop {
+        let socket = bind_udp()?;
+        attempts_left -= 1;
+        match tunnel::bind(socket.address()) {
+            Ok(listener) => return Ok((socket, listener)),
+            Err(error) if attempts_left == 0 => return Err(error),
+            Err(_) => {}
+        }
+    }
+}
+
+async fn finish(connecting: Connecting, what: &'static str) -> Result<quinn::Connection, TransportError> {
+    Ok(tokio::time::timeout(HANDSHAKE_TIME_MAX, connecting).await.map_err(|_| TransportError::TimedOut { what })??)
 }
 
 /// A handshake that has begun.
 #[derive(Debug)]
 pub struct Handshaking {
     connecting: Connecting,
+    /// Through which it comes.
+    tunnel: Option<Arc<ServedTunnel>>,
     _pending: Pending,
 }
 
@@ -201,14 +268,27 @@ impl Handshaking {
     /// # Errors
     /// If the other side proves no key, speaks another protocol, or takes too long.
     pub async fn finish(self) -> Result<Connection, TransportError> {
-        let Self { connecting, _pending } = self;
-        finish(connecting, "a client's handshake").await
+        let Self { connecting, tunnel, _pending } = self;
+        let quic = finish(connecting, "a client's handshake").await?;
+        match tunnel {
+            None => Connection::new(quic, None, None),
+            Some(tunnel) => {
+                let keep = tunnel.carry(&quic);
+                Connection::new(quic, None, Some(Box::new(keep)))
+            }
+        }
     }
 
-    /// Where it comes from.
+    /// Where it comes from; through a tunnel, the address that stands for it.
     #[must_use]
     pub fn remote_address(&self) -> SocketAddr {
         self.connecting.remote_address()
+    }
+
+    /// Where the client, or the proxy that it uses, really is.
+    #[must_use]
+    pub fn client_ip(&self) -> IpAddr {
+        self.tunnel.as_ref().map_or_else(|| self.remote_address().ip(), |tunnel| tunnel.client().ip())
     }
 }
 

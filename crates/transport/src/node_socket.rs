@@ -1,5 +1,6 @@
-//! A node's sockets: QUIC goes to quinn, everything else to the node's [`DatagramHandler`].
+//! A node's UDP sockets: QUIC goes to quinn, everything else to the node's [`DatagramHandler`].
 
+use crate::tunnel::TunnelServer;
 use crate::udp::{AllWritable, UdpSocket};
 use ahoy_protocol::datagram::{Kind, classify};
 use quinn::udp::{RecvMeta, Transmit};
@@ -23,39 +24,47 @@ pub trait DatagramHandler: Send + Sync + Debug + 'static {
     fn handle(&self, from: SocketAddr, datagram: &[u8], out: &mut dyn FnMut(SocketAddr, &[u8]));
 }
 
-/// Sends datagrams from a node's sockets.
+/// Sends datagrams from a node's sockets and through its tunnels.
 #[derive(Debug, Clone)]
 pub struct NodeSender {
     sockets: Arc<NodeSockets>,
 }
 
 impl NodeSender {
-    /// Sends one datagram, from the socket by which `to` was last heard, else from the first of its family. Where the
-    /// system has no room for it, it is lost.
+    /// Sends one datagram: through the tunnel that `to` stands for, or from the socket by which `to` was last heard, else from the first of
+    /// its family. Where there is no room for it, it is lost.
     pub fn send(&self, to: SocketAddr, datagram: &[u8]) {
-        if let Some(socket) = self.sockets.towards(to) {
-            socket.send(to, datagram, None);
-        }
+        self.sockets.send(to, datagram);
     }
 }
 
-/// All sockets of a node.
+/// All sockets of a node, and its tunnels.
 #[derive(Debug)]
 pub(crate) struct NodeSockets {
     list: Vec<Arc<UdpSocket>>,
     /// By which socket an address was last heard; kept only where its family does not tell.
     arrivals: Option<Mutex<HashMap<SocketAddr, usize>>>,
+    tunnels: Arc<TunnelServer>,
 }
 
 impl NodeSockets {
-    pub(crate) fn new(list: Vec<Arc<UdpSocket>>) -> Self {
+    pub(crate) fn new(list: Vec<Arc<UdpSocket>>, tunnels: Arc<TunnelServer>) -> Self {
         let of_family = |v6| list.iter().filter(|socket| socket.address().is_ipv6() == v6).count();
         let ambiguous = of_family(true) > 1 || of_family(false) > 1;
-        Self { list, arrivals: ambiguous.then(Mutex::default) }
+        Self { list, arrivals: ambiguous.then(Mutex::default), tunnels }
     }
 
     pub(crate) fn sender(self: &Arc<Self>) -> NodeSender {
         NodeSender { sockets: Arc::clone(self) }
+    }
+
+    /// Sends a datagram by the tunnel that `to` stands for, or by the socket that knows it. Where there is no room for it, it is lost.
+    pub(crate) fn send(&self, to: SocketAddr, datagram: &[u8]) {
+        if self.tunnels.owns(to) {
+            self.tunnels.send(to, datagram);
+        } else if let Some(socket) = self.towards(to) {
+            socket.send(to, datagram, None);
+        }
     }
 
     fn heard(&self, from: SocketAddr, index: usize) {
@@ -91,6 +100,11 @@ impl NodeSocket {
     ///
     /// All datagrams of a buffer but the last have the same length, so those that stay still do.
     fn take_ours(&self, buffer: &mut [u8], meta: &mut RecvMeta) {
+        if self.all.tunnels.owns(meta.addr) {
+            // Whoever sends from such an address has forged it.
+            meta.len = 0;
+            return;
+        }
         self.all.heard(meta.addr, self.index);
         let (length, stride) = (meta.len.min(buffer.len()), meta.stride.max(1));
         let (mut start, mut kept) = (0, 0);
@@ -112,8 +126,8 @@ impl NodeSocket {
             if to == from {
                 // An answer leaves from the address that was asked, which a machine with several must say.
                 self.socket.send(to, bytes, local);
-            } else if let Some(socket) = self.all.towards(to) {
-                socket.send(to, bytes, None);
+            } else {
+                self.all.send(to, bytes);
             }
         };
         self.handler.handle(from, datagram, &mut out);
@@ -173,7 +187,8 @@ mod tests {
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
         let socket = Arc::new(UdpSocket::bind(address).expect("loopback has room"));
         let handler = Arc::new(Taken::default());
-        let all = Arc::new(NodeSockets::new(vec![Arc::clone(&socket)]));
+        let tunnels = TunnelServer::new(Arc::clone(&handler) as _, 1, 1);
+        let all = Arc::new(NodeSockets::new(vec![Arc::clone(&socket)], tunnels));
         let node = NodeSocket { socket, index: 0, all, handler: Arc::clone(&handler) as _ };
         let mut meta = RecvMeta { addr: address, len: buffer.len(), stride, ..RecvMeta::default() };
         node.take_ours(&mut buffer, &mut meta);

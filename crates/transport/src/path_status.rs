@@ -31,9 +31,17 @@ impl PathKind {
 /// Which way a call goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PathStatus {
-    /// The kind of way. While packets go both ways, the one that was settled on before.
+    /// The kind of way. While packets go several ways, the one that was settled on before.
     pub kind: PathKind,
-    /// The direct path's round-trip time when the call moved there; `None` through a relay, where
-    /// [`Connection::rtt`](crate::Connection::rtt) tells.
+    /// The way's round-trip time between the two devices when the call moved there, where it was known.
     pub rtt: Option<Duration>,
+    /// Whether nothing has come for a while by any way, though the peer was asked: the call is not over, and hears nobody.
+    pub is_silent: bool,
+}
+
+/// What a call's owner has to do about its legs on relays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LegTrouble {
+    /// Nothing has come through this leg for so long that another relay should take its place.
+    Dead(u8),
 }

@@ -1,18 +1,19 @@
 //! The other device of a call: one virtual address, whatever way its packets take.
 
-use crate::path_socket::Shared;
-use crate::peer_route::PeerRoute;
-use crate::{Connection, PathKind, PathStatus, TransportError, config, tls};
+use crate::leg::Leg;
+use crate::peer_route::{Out, PeerRoute, Reports};
+use crate::shared::Shared;
+use crate::{Connection, LegTrouble, PathKind, PathStatus, TransportError, config, tls};
 use ahoy_identity::{SigningKey, random};
-use ahoy_path::{AgentConfig, PathAgent, ProbeKeys, Subnet};
+use ahoy_path::{AgentConfig, AgentStats, LegId, PathAgent, ProbeKeys, Subnet};
 use ahoy_protocol::datagram::Side;
-use ahoy_protocol::ids::CallSecret;
-use ahoy_protocol::peer::{ALPN, Candidate};
+use ahoy_protocol::ids::{CallSecret, LegKey};
+use ahoy_protocol::peer::{ALPN, Candidate, LEGS_MAX, Mapping};
 use ahoy_protocol::{CallId, DeviceKey};
 use quinn::{ClientConfig, Endpoint, Incoming};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::{Mutex, mpsc, watch};
 
 /// How long a peer's handshake may take, from the first packet on. The callee may still be on its way to the relay.
@@ -24,6 +25,8 @@ const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
 const REPEAT_AFTER: Duration = Duration::from_millis(250);
 /// Handshakes that a callee lets fail: a relay may begin some in the caller's place, but cannot finish them.
 const FAILED_HANDSHAKES_MAX: usize = 16;
+/// News of legs that wait for their owner: as many as there are legs, twice over.
+const LEG_TROUBLES_MAX: usize = 2 * LEGS_MAX;
 /// Close code towards one who proved another key than the peer's.
 const CODE_WRONG_KEY: u32 = 2;
 
@@ -40,6 +43,9 @@ pub struct PeerSetup {
     pub peer: DeviceKey,
     /// Which side this device is.
     pub side: Side,
+    /// Whether this device may open hundreds of sockets and try a thousand ports where nothing less crosses the routers between the two:
+    /// not on battery.
+    pub birthday: bool,
 }
 
 /// The other device of a call. Dropping it ends the call's routes, a moment later, so that a farewell still gets out.
@@ -54,6 +60,7 @@ pub struct Peer {
     client: ClientConfig,
     incoming: Mutex<mpsc::Receiver<Incoming>>,
     status: watch::Receiver<PathStatus>,
+    leg_troubles: std::sync::Mutex<Option<mpsc::Receiver<LegTrouble>>>,
 }
 
 impl Peer {
@@ -72,59 +79,95 @@ impl Peer {
         let mut client = ClientConfig::new(tls::client(device, setup.peer.as_bytes(), ALPN)?);
         client.transport_config(config::call());
         let (offer, incoming) = mpsc::channel(1);
-        let (report, status) = watch::channel(PathStatus { kind: PathKind::Relay, rtt: None });
+        let (report, status) = watch::channel(PathStatus { kind: PathKind::Relay, rtt: None, is_silent: false });
+        let (legs, leg_troubles) = mpsc::channel(LEG_TROUBLES_MAX);
         let mut board = shared.board();
-        let config = AgentConfig { side: setup.side, keys, on_link: on_link.to_vec(), rules: board.rules() };
+        let config = AgentConfig { side: setup.side, keys, on_link: on_link.to_vec(), rules: board.rules(), birthday: setup.birthday };
         let agent = PathAgent::new(config, u64::from_le_bytes(random()), Instant::now());
-        let at = board.add_peer(PeerRoute::new(agent, setup.side, offer, report))?;
+        let reports = Reports { status: report, legs, incoming: offer };
+        let prefix = board.prefix();
+        let at = board.add_peer(PeerRoute::new(agent, setup.side, prefix, reports))?;
         drop(board);
-        Ok(Self { shared, quic, at, side: setup.side, device: setup.peer, client, incoming: Mutex::new(incoming), status })
+        Ok(Self {
+            shared,
+            quic,
+            at,
+            side: setup.side,
+            device: setup.peer,
+            client,
+            incoming: Mutex::new(incoming),
+            status,
+            leg_troubles: std::sync::Mutex::new(Some(leg_troubles)),
+        })
     }
 
-    /// From here on packets may go through the relay at `relay`, where this side's channel is `channel`.
-    pub fn set_relay(&self, relay: SocketAddr, channel: u32) {
-        let reaches = self.shared.reaches(relay);
+    /// From here on packets may go through the relay at `relay`, a real address or that of a tunnelled
+    /// [`Connection`](Connection::remote_address), where this side's channel is `channel`. `leg` is below
+    /// [`LEGS_MAX`]; a relay that it had before is replaced. `key` is what the relay gave with the channel.
+    pub fn set_leg(&self, leg: u8, relay: SocketAddr, channel: u32, key: LegKey) {
+        if !self.shared.reaches(relay) {
+            return;
+        }
+        let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         self.shared.with(|board, now, out| {
-            if reaches
-                && board.is_real(relay)
-                && let Some(peer) = board.peer(self.at)
-            {
-                peer.set_relay(now, Some((relay, channel)), out);
-            }
+            let joined = Leg::new(relay, channel, key, now, since_epoch);
+            board.set_leg(now, self.at, LegId(leg), Some(joined), out);
         });
     }
 
-    /// The relay can be used no longer.
-    pub fn clear_relay(&self) {
-        self.shared.with(|board, now, out| {
-            if let Some(peer) = board.peer(self.at) {
-                peer.set_relay(now, None, out);
-            }
-        });
+    /// The leg can be used no longer.
+    pub fn clear_leg(&self, leg: u8) {
+        self.shared.with(|board, now, out| board.set_leg(now, self.at, LegId(leg), None, out));
     }
 
-    /// Adds addresses at which the other device may be. Nothing is sent to them before [`start_probing`](Self::start_probing).
-    pub fn add_remote_candidates(&self, candidates: &[Candidate]) {
-        self.shared.with(|board, now, out| {
-            if let Some(peer) = board.peer(self.at) {
-                peer.add_remote(now, candidates, out);
-            }
-        });
+    /// Where the other device may be, and what its NAT does. Nothing is sent to its addresses before
+    /// [`start_probing`](Self::start_probing). Addresses that were named before stay.
+    pub fn set_peer_network(&self, candidates: &[Candidate], mapping: Mapping) {
+        self.with_route(|peer, now, out| peer.set_peer_network(now, candidates, mapping, out));
+    }
+
+    /// What this device's own NAT does, as far as it is known.
+    pub fn set_own_mapping(&self, mapping: Mapping) {
+        self.with_route(|peer, now, out| peer.set_own_mapping(now, mapping, out));
     }
 
     /// From here on the other device's addresses are probed, and its probes answered, which shows it this device's addresses.
     pub fn start_probing(&self) {
-        self.shared.with(|board, now, out| {
-            if let Some(peer) = board.peer(self.at) {
-                peer.start_probing(now, out);
-            }
-        });
+        self.with_route(|peer, now, out| peer.start_probing(now, out));
     }
 
-    /// Which way the call goes; changes when the kind of way does.
+    /// Which way the call goes; changes when the kind of way does, and when the other device falls silent or is heard again.
     #[must_use]
     pub fn path(&self) -> watch::Receiver<PathStatus> {
         self.status.clone()
+    }
+
+    /// What becomes of the legs. For one listener: whoever asks again gets a receiver that has ended.
+    #[must_use]
+    pub fn leg_events(&self) -> mpsc::Receiver<LegTrouble> {
+        let troubles = self.leg_troubles.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        troubles.unwrap_or_else(|| mpsc::channel(1).1)
+    }
+
+    /// What has been done to find and keep ways for this call.
+    #[must_use]
+    pub fn stats(&self) -> AgentStats {
+        self.shared.board().peer(self.at).map(|peer| peer.stats()).unwrap_or_default()
+    }
+
+    /// The round trip to the other device through a leg, where it is known.
+    #[must_use]
+    pub fn leg_rtt(&self, leg: u8) -> Option<Duration> {
+        self.shared.board().peer(self.at).and_then(|peer| peer.leg_rtt(LegId(leg)))
+    }
+
+    /// The route lives as long as its owner.
+    fn with_route(&self, act: impl FnOnce(&mut PeerRoute, Instant, Out<'_>)) {
+        self.shared.with(|board, now, out| {
+            if let Some(peer) = board.peer(self.at) {
+                act(peer, now, out);
+            }
+        });
     }
 
     /// Connects to the other device, which must prove its key: for the caller. May begin before there is a relay.
@@ -150,11 +193,7 @@ impl Peer {
     async fn repeat(&self) {
         for _ in 0..CONNECT_TIME_MAX.as_millis() / REPEAT_AFTER.as_millis() {
             tokio::time::sleep(REPEAT_AFTER).await;
-            self.shared.with(|board, _, out| {
-                if let Some(peer) = board.peer(self.at) {
-                    peer.replay(1, out);
-                }
-            });
+            self.with_route(|peer, _, out| peer.repeat(out));
         }
     }
 
@@ -194,10 +233,6 @@ impl Peer {
 
 impl Drop for Peer {
     fn drop(&mut self) {
-        self.shared.with(|board, now, _| {
-            if let Some(peer) = board.peer(self.at) {
-                peer.linger(now);
-            }
-        });
+        self.with_route(|peer, now, _| peer.linger(now));
     }
 }

@@ -6,6 +6,7 @@
 
 use crate::TransportError;
 use ahoy_identity::{SigningKey, public_from_spki, spki};
+use ahoy_protocol::tunnel;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use quinn::rustls::client::{AlwaysResolvesClientRawPublicKeys, Resumption};
@@ -18,6 +19,7 @@ use quinn::rustls::version::TLS13;
 use quinn::rustls::{
     self, CertificateError, DigitallySignedStruct, DistinguishedName, Error, PeerIncompatible, PeerMisbehaved, SignatureScheme,
 };
+use std::io;
 use std::sync::Arc;
 
 /// The name every client asks for. Initial packets can be read on the wire, so it says nothing.
@@ -52,6 +54,48 @@ pub(crate) fn server(key: &SigningKey, alpns: &[&[u8]]) -> Result<Arc<QuicServer
     config.alpn_protocols = alpns.iter().map(|alpn| alpn.to_vec()).collect();
     config.send_tls13_tickets = 0;
     Ok(Arc::new(QuicServerConfig::try_from(config).map_err(setup)?))
+}
+
+/// TLS of a tunnel, for one who connects to the holder of `peer`. The client proves its key inside the tunnel, so it needs none here.
+pub(crate) fn tunnel_client(peer: &[u8; 32]) -> Result<Arc<rustls::ClientConfig>, TransportError> {
+    let provider = provider();
+    let verifier = Arc::new(ExactServerKey { spki: spki(peer), provider: Arc::clone(&provider) });
+    let mut config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&TLS13])
+        .map_err(setup)?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![tunnel::ALPN.to_vec()];
+    config.resumption = Resumption::disabled();
+    // A name that exists nowhere would only make a watchful firewall suspicious.
+    config.enable_sni = false;
+    Ok(Arc::new(config))
+}
+
+/// TLS of a tunnel, for one who is connected to.
+pub(crate) fn tunnel_server(key: &SigningKey) -> Result<Arc<rustls::ServerConfig>, TransportError> {
+    let provider = provider();
+    let identity = Arc::new(AlwaysResolvesServerRawPublicKeys::new(identity(key, &provider)?));
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&TLS13])
+        .map_err(setup)?
+        .with_no_client_auth()
+        .with_cert_resolver(identity);
+    config.alpn_protocols = vec![tunnel::ALPN.to_vec()];
+    config.send_tls13_tickets = 0;
+    Ok(Arc::new(config))
+}
+
+/// What [`SERVER_NAME`] is to TLS over TCP.
+pub(crate) fn server_name() -> ServerName<'static> {
+    ServerName::try_from(SERVER_NAME).expect("it is a name")
+}
+
+/// Whether a handshake over TCP failed because the other side proved another key than the one demanded, or has none.
+pub(crate) fn is_wrong_key(error: &io::Error) -> bool {
+    let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
+    tls.is_some_and(|tls| *tls == wrong_key())
 }
 
 /// The key that the other side of a finished handshake proved.

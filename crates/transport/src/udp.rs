@@ -40,6 +40,12 @@ impl UdpSocket {
         Ok(Self { io: tokio::net::UdpSocket::from_std(socket)?, state, address })
     }
 
+    /// Says whether another socket, which says so too, may be bound to the same port now.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    pub(crate) fn share_port(&self, share: bool) -> io::Result<()> {
+        socket2::SockRef::from(&self.io).set_reuse_address(share)
+    }
+
     /// Where it is bound.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
@@ -120,19 +126,8 @@ impl UdpPoller for AllWritable {
         if this.waits.is_empty() {
             this.waits = this.sockets.iter().map(|socket| Box::pin(Arc::clone(socket).writable()) as Writable).collect();
         }
-        let mut result = Ok(());
-        this.waits.retain_mut(|wait| match wait.as_mut().poll(cx) {
-            Poll::Pending => true,
-            Poll::Ready(Ok(())) => false,
-            Poll::Ready(Err(error)) => {
-                result = Err(error);
-                false
-            }
-        });
-        if result.is_ok() && !this.waits.is_empty() {
-            return Poll::Pending;
-        }
-        this.waits.clear();
-        Poll::Ready(result)
+        // A socket that cannot even say when it has room shows so when it sends; an error here would end the connection.
+        this.waits.retain_mut(|wait| wait.as_mut().poll(cx).is_pending());
+        if this.waits.is_empty() { Poll::Ready(Ok(())) } else { Poll::Pending }
     }
 }

@@ -2,11 +2,13 @@
 
 use super::*;
 use crate::limits::LEGS_MAX;
-use ahoy_protocol::datagram::relay_frame;
+use ahoy_identity::leg_code;
+use ahoy_protocol::datagram::{KIND_PING, KIND_PONG, relay_frame};
 use proptest::prelude::*;
 use std::time::Duration;
 
 const CALL: CallId = CallId([7; 16]);
+const KEY: LegKey = LegKey([3; 32]);
 const GRANTED_KBIT_PER_S: u32 = 160;
 
 #[test]
@@ -86,6 +88,78 @@ fn a_leg_follows_its_connection_to_a_new_address() {
 }
 
 #[test]
+fn a_leg_follows_its_devices_move_at_once() {
+    let mut relay = Table::new();
+    let (alice, bob) = relay.call();
+    assert_eq!(relay.forwarder.handle(relay.now, at(3), &a_move(alice, 5, &KEY)), Verdict::Moved);
+    assert_eq!(relay.send(bob, 2), Verdict::Forward { to: at(3), channel: alice });
+    assert_eq!(relay.send(alice, 3), Verdict::Forward { to: at(2), channel: bob });
+}
+
+#[test]
+fn a_connection_that_has_not_followed_yet_does_not_take_its_leg_back() {
+    let mut relay = Table::new();
+    let (alice, bob) = relay.call();
+    relay.forwarder.handle(relay.now, at(3), &a_move(alice, 5, &KEY));
+    relay.forwarder.set_address(relay.now, alice, at(1));
+    assert_eq!(relay.send(bob, 2), Verdict::Forward { to: at(3), channel: alice });
+    relay.forwarder.set_address(relay.now, alice, at(4));
+    assert_eq!(relay.send(bob, 2), Verdict::Forward { to: at(4), channel: alice }, "what is heard later counts");
+}
+
+#[test]
+fn a_move_is_followed_once_and_only_with_its_legs_code() {
+    let mut relay = Table::new();
+    let (alice, bob) = relay.call();
+    let mut refused = |datagram: &[u8]| assert_eq!(relay.forwarder.handle(relay.now, at(3), datagram), Verdict::Drop(Reason::NotProved));
+    refused(&a_move(alice, 5, &LegKey([4; 32])));
+    let mut changed = a_move(alice, 5, &KEY);
+    changed[12] ^= 1;
+    refused(&changed);
+    assert_eq!(relay.forwarder.handle(relay.now, at(1), &a_move(alice, 5, &KEY)), Verdict::Moved);
+    let mut refused = |datagram: &[u8]| assert_eq!(relay.forwarder.handle(relay.now, at(3), datagram), Verdict::Drop(Reason::NotProved));
+    refused(&a_move(alice, 5, &KEY));
+    refused(&a_move(alice, 4, &KEY));
+    let nobody = a_move(alice ^ (1 << 31), 6, &KEY);
+    assert_eq!(relay.forwarder.handle(relay.now, at(3), &nobody), Verdict::Drop(Reason::UnknownChannel));
+    assert_eq!(relay.forwarder.handle(relay.now, at(3), &nobody[1..]), Verdict::Drop(Reason::Malformed));
+    assert_eq!(relay.send(bob, 2), Verdict::Forward { to: at(1), channel: alice });
+    let counters = relay.forwarder.counters();
+    assert_eq!((counters.moved, counters.not_proved), (1, 4));
+}
+
+#[test]
+fn forged_moves_cost_a_bounded_number_of_checks() {
+    let mut relay = Table::new();
+    let (alice, _) = relay.call();
+    for counter in 0..MOVES_BURST {
+        relay.forwarder.handle(relay.now, at(3), &a_move(alice, counter, &LegKey([4; 32])));
+    }
+    let own = a_move(alice, 1, &KEY);
+    assert_eq!(relay.forwarder.handle(relay.now, at(3), &own), Verdict::Drop(Reason::NotProved), "it was not looked at");
+    relay.now += Duration::from_secs(1);
+    assert_eq!(relay.forwarder.handle(relay.now, at(3), &own), Verdict::Moved);
+}
+
+#[test]
+fn where_only_a_move_led_probation_lasts_until_the_connection_has_been_there() {
+    let mut relay = Table::new();
+    let (alice, bob) = relay.call_at(LEG_KBIT_PER_S_MAX);
+    relay.forwarder.handle(relay.now, at(3), &a_move(alice, 1, &KEY));
+    relay.bytes_passed(bob, 2);
+    relay.now += 2 * PROBATION;
+    relay.forwarder.set_address(relay.now, alice, at(1));
+    assert!(relay.bytes_passed(bob, 2) <= BURST_BYTES);
+    relay.forwarder.set_address(relay.now, alice, at(3));
+    relay.now += Duration::from_secs(1);
+    assert!(relay.bytes_passed(bob, 2) <= 2 * u64::from(PROBATION_KBIT_PER_S) * 125);
+    relay.now += PROBATION;
+    relay.bytes_passed(bob, 2);
+    relay.now += Duration::from_secs(1);
+    assert!(relay.bytes_passed(bob, 2) > 2 * u64::from(PROBATION_KBIT_PER_S) * 125, "probation is over");
+}
+
+#[test]
 fn an_address_that_a_leg_moved_to_is_sent_little_until_it_has_lasted() {
     let mut relay = Table::new();
     let (alice, bob) = relay.call_at(LEG_KBIT_PER_S_MAX);
@@ -143,15 +217,19 @@ fn an_empty_payload_is_heard_and_goes_nowhere() {
 }
 
 #[test]
-fn only_quic_packets_of_a_bounded_length_pass() {
+fn only_packets_and_probes_of_calls_pass() {
     let mut relay = Table::new();
     let (alice, _) = relay.call();
     let mut dropped = |payload: &[u8]| relay.forwarder.handle(relay.now, at(1), &relay_frame(alice, payload));
-    for first in [0x00, 0x0f, 0x10, 0x11, 0x12, 0x13, 0x80, 0xbf] {
+    for first in [0x00, 0x0e, 0x0f, 0x10, 0x11, 0x12, 0x13, 0x80, 0xbf] {
         assert_eq!(dropped(&[first; 50]), Verdict::Drop(Reason::Malformed), "{first:#x}");
     }
     assert_eq!(dropped(&packet(PAYLOAD_BYTES_MAX + 1)), Verdict::Drop(Reason::Malformed));
     assert!(matches!(dropped(&packet(PAYLOAD_BYTES_MAX)), Verdict::Forward { .. }));
+    for probe in [&[KIND_PING; PING_BYTES][..], &[KIND_PONG; PONG_BYTES]] {
+        assert!(matches!(dropped(probe), Verdict::Forward { .. }));
+        assert_eq!(dropped(&probe[1..]), Verdict::Drop(Reason::Malformed));
+    }
     assert_eq!(relay.forwarder.handle(relay.now, at(1), &[]), Verdict::Drop(Reason::Malformed));
 }
 
@@ -362,7 +440,7 @@ impl Table {
 
 fn request(device: u8, peer: u8, from: u8) -> LegRequest {
     let (device, peer) = (DeviceKey([device; 32]), DeviceKey([peer; 32]));
-    LegRequest { call: CALL, device, peer, address: at(from), proved: at(from), kbit_per_s: GRANTED_KBIT_PER_S }
+    LegRequest { call: CALL, device, peer, address: at(from), proved: at(from), kbit_per_s: GRANTED_KBIT_PER_S, key: KEY }
 }
 
 /// A leg of a device that nobody else is.
@@ -374,6 +452,11 @@ fn numbered(number: usize) -> LegRequest {
 
 fn at(host: u8) -> SocketAddr {
     SocketAddr::from(([192, 0, 2, host], 1000))
+}
+
+fn a_move(channel: u32, counter: u64, key: &LegKey) -> Vec<u8> {
+    let bytes = Move { channel, counter }.encode();
+    [&bytes[..], &leg_code(key, &bytes)].concat()
 }
 
 /// Bytes that look like a QUIC packet.

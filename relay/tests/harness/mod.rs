@@ -7,6 +7,7 @@ use ahoy_identity::{SigningKey, network_id, random};
 use ahoy_node::{ServeArgs, testing};
 use ahoy_protocol::certificate::{NetworkDocument, NetworkStatement, NodeCertificate, NodeRole, RelayGrant};
 use ahoy_protocol::datagram::{KIND_RELAY, parse_relay_frame, relay_frame};
+use ahoy_protocol::ids::LegKey;
 use ahoy_protocol::login::NodeCredentials;
 use ahoy_protocol::relay::{ALPN, Join, LegEvent};
 use ahoy_protocol::roster::{Roster, RosterNode, SaltPeriod};
@@ -151,8 +152,8 @@ impl Client {
 
     pub async fn connect_as(key: SigningKey, relay: SocketAddr, node: NodeKey) -> Self {
         let (collected, frames) = mpsc::channel(1024);
-        let endpoint =
-            NodeEndpoint::bind(&[any_port()], &key, &[ALPN], Arc::new(Collector(collected)), NodeLimits::default()).expect("a free port");
+        let endpoint = NodeEndpoint::bind(&[any_port()], &[], &key, &[ALPN], Arc::new(Collector(collected)), NodeLimits::default())
+            .expect("a free port");
         let connection = endpoint.connect(relay, &node, ALPN).await.expect("the relay answers");
         Self { key, endpoint, connection, relay, frames: Mutex::new(frames) }
     }
@@ -171,7 +172,7 @@ impl Client {
     pub async fn join(&self, authority: &Authority, call: CallId, peer: DeviceKey) -> Leg {
         let join = Join { call, peer, grant: authority.grant(self.device()) };
         match self.ask(&join).await {
-            (LegEvent::Joined { channel, peer_present }, sending, receiving) => Leg { channel, peer_present, sending, receiving },
+            (LegEvent::Joined { channel, key, peer_present }, sending, receiving) => Leg { channel, key, peer_present, sending, receiving },
             (other, ..) => panic!("not joined: {other:?}"),
         }
     }
@@ -192,6 +193,7 @@ impl Client {
 /// A leg, as its client holds it.
 pub struct Leg {
     pub channel: u32,
+    pub key: LegKey,
     pub peer_present: bool,
     pub sending: SendStream,
     pub receiving: RecvStream,

@@ -144,7 +144,7 @@ impl DatagramHandler for Deaf {
 
 /// An endpoint that shows `key` to whomever it connects.
 pub(crate) fn endpoint(key: &SigningKey) -> NodeEndpoint {
-    NodeEndpoint::bind(&[loopback()], key, &[ALPN], Arc::new(Deaf), NodeLimits::default()).expect("binds")
+    NodeEndpoint::bind(&[loopback()], &[], key, &[ALPN], Arc::new(Deaf), NodeLimits::default()).expect("binds")
 }
 
 pub(crate) struct Device {

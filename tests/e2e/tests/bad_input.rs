@@ -222,12 +222,75 @@ fn a_token_is_good_for_one_node() {
 }
 
 #[test]
+fn a_setting_that_is_none_is_refused_with_what_it_may_be() {
+    let folder = tempfile::tempdir().unwrap();
+    let home = folder.path().to_str().unwrap();
+    let settings = |args: &[&str]| run("ahoy", &[&["--home", home, "settings"], args].concat());
+    let _ = settings(&["set", "udp", "never"]).succeeded();
+    for (key, value, word) in [
+        ("udp", "sometimes", "auto or never"),
+        ("udp", "", "auto or never"),
+        ("relay", "ALWAYS", "strangers"),
+        ("port-mapping", "yes", "on or off"),
+        ("birthday", "\u{1f382}", "auto, on or off"),
+        ("proxy", "gopher://127.0.0.1:70", "socks5"),
+        ("proxy", "http://127.0.0.1:99999", "proxy"),
+        ("proxy", "http://127.0.0.1:3128/path", "proxy"),
+        ("proxy", &"x".repeat(5000), "long"),
+    ] {
+        let finished = settings(&["set", key, value]);
+        println!("{key} {value:.40}: {}", sentence(&finished));
+        finished.failed_with(&[word]);
+    }
+    let kept = settings(&["--json"]).succeeded().event("settings");
+    assert_eq!((kept.text("udp"), kept.text("relay")), ("never", "auto"), "nothing else is kept");
+}
+
+#[test]
+fn damaged_settings_are_named_and_can_be_mended() {
+    let network = Network::start(1, 1);
+    let alice = network.person("alice");
+    let file = alice.home.join("settings.json");
+    fs::write(&file, r#"{"udp":"loud","ring-tone":"marimba"}"#).unwrap();
+    alice.run(&["online"]).failed_with(&["settings.json", "udp", "unset"]);
+    let report = alice.run(&["doctor", "--json"]).succeeded().event("doctor");
+    assert!(report.0["findings"].to_string().contains("settings.json"), "{}", report.0);
+    let _ = alice.run(&["settings", "unset", "udp"]).succeeded();
+    assert!(fs::read_to_string(&file).unwrap().contains("marimba"), "what another version put there stays");
+    let _ = alice.online(&[]).stop();
+    for rubbish in ["", "null", "[1,2]", "{\"udp\":3}", "\u{0}\u{ffff}"] {
+        fs::write(&file, rubbish).unwrap();
+        let finished = alice.run(&["settings"]);
+        println!("{rubbish:?}: {}", sentence(&finished));
+        finished.failed_with(&["settings.json"]);
+    }
+}
+
+#[test]
+fn the_doctor_of_nobody_says_how_to_become_somebody() {
+    let folder = tempfile::tempdir().unwrap();
+    let home = folder.path().to_str().unwrap();
+    let finished = run("ahoy", &["--home", home, "doctor"]);
+    assert!(finished.stdout.iter().any(|line| line.contains("ahoy register NAME")), "{finished:#?}");
+    finished.failed_with(&["signed in"]);
+    for link in ["", "http://127.0.0.1:1", "ahoy://127.0.0.1:1"] {
+        run("ahoy", &["--home", home, "doctor", "--network", link]).failed_with(&["link"]);
+    }
+    let nowhere = format!("ahoy://127.0.0.1:1#{}", "a".repeat(32));
+    run("ahoy", &["--home", home, "doctor", "--network", &nowhere]).failed_with(&["login server"]);
+}
+
+#[test]
 fn wrong_usage_has_status_two() {
-    let usages: [(&str, &[&str]); 9] = [
+    let usages: [(&str, &[&str]); 13] = [
         ("ahoy", &["call"]),
         ("ahoy", &["--no-such-option"]),
         ("ahoy", &["no-such-command"]),
         ("ahoy", &["demo", "--seconds", "many"]),
+        ("ahoy", &["settings", "set", "volume", "loud"]),
+        ("ahoy", &["settings", "set", "udp"]),
+        ("ahoy", &["settings", "forget", "udp"]),
+        ("ahoy", &["doctor", "bob"]),
         ("ahoy-login", &["serve"]),
         ("ahoy-login", &["serve", "--data", "x", "--listen", "nowhere"]),
         ("ahoy-login", &["no-such-command"]),

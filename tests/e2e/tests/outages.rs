@@ -97,6 +97,123 @@ fn nobody_notices_that_the_relay_dies_during_a_direct_call() {
     assert!(!finished.events().iter().any(|event| event.is("warning") && event.text("text").contains("relay")), "{finished:#?}");
 }
 
+#[test]
+fn a_relay_that_dies_during_a_relayed_call_costs_less_than_a_second_where_there_is_another() {
+    // Which of the two carries the call is not told, so each has its turn.
+    for victim in 0..2 {
+        let mut network = Network::start(1, 2);
+        let (alice, bob) = (network.person("alice"), network.person("bob"));
+        let bob = bob.online(&["--auto-answer"]);
+        let call = alice.call("bob", &["--relay-only"]);
+        wait_for_voice(&call, 0);
+        let sides = [&call, &bob];
+        for side in sides {
+            let _ = side.wait_event(0, "stats", LONG, |stats| relays(stats).len() == 2);
+        }
+        let marks = sides.map(Process::mark);
+        network.relays[victim].process.kill();
+        for (side, mark) in sides.into_iter().zip(marks) {
+            let before = side.wait_event(mark, "stats", LONG, |_| true).number("received");
+            let _ = side.wait_event(mark, "stats", LONG, |stats| stats.number("received") > before + 150.0);
+            let gap = longest_gap(side, mark);
+            assert!(gap < GAP_LIMIT_MS, "{gap} ms without a packet\n{}", side.transcript());
+            assert!(!side.events().iter().any(|event| event.is("reconnecting")), "{}", side.transcript());
+        }
+        assert_eq!(call.stop().succeeded().event("ended").text("reason"), "hung-up");
+    }
+}
+
+#[test]
+fn a_relay_that_has_just_died_keeps_nobody_from_calling() {
+    for victim in 0..2 {
+        let mut network = Network::start(1, 2);
+        let (alice, bob) = (network.person("alice"), network.person("bob"));
+        let _bob = bob.online(&["--auto-answer"]);
+        let mut alice = alice.online(&[]);
+        network.relays[victim].process.kill();
+        alice.send(r#"{"command":"call","name":"bob","seconds":1}"#);
+        wait_for_voice(&alice, 0);
+        assert_eq!(alice.wait_for("ended", LONG).text("reason"), "hung-up");
+    }
+}
+
+#[test]
+fn the_only_relay_of_a_relayed_call_carries_it_again_once_it_is_back() {
+    let mut network = Network::start(1, 1);
+    let (alice, bob) = (network.person("alice"), network.person("bob"));
+    let bob = bob.online(&["--auto-answer"]);
+    let call = alice.call("bob", &["--relay-only"]);
+    wait_for_voice(&call, 0);
+    let sides = [&call, &bob];
+    let marks = sides.map(Process::mark);
+    network.relays[0].process.kill();
+    for (side, mark) in sides.into_iter().zip(marks) {
+        let _ = side.wait_event(mark, "reconnecting", LONG, |_| true);
+    }
+    let marks = sides.map(Process::mark);
+    network.relays[0] = again(&network, 0);
+    for (side, mark) in sides.into_iter().zip(marks) {
+        assert_eq!(side.wait_event(mark, "path", LONG, |_| true).text("kind"), "relay");
+        let before = side.wait_event(mark, "stats", LONG, |_| true).number("received");
+        let _ = side.wait_event(mark, "stats", LONG, |stats| stats.number("received") > before + 100.0);
+    }
+    assert_eq!(call.stop().succeeded().event("ended").text("reason"), "hung-up");
+}
+
+#[test]
+fn a_call_whose_only_way_is_gone_for_good_is_lost_for_both() {
+    let mut network = Network::start(1, 1);
+    let (alice, bob) = (network.person("alice"), network.person("bob"));
+    let bob = bob.online(&["--auto-answer"]);
+    let call = alice.call("bob", &["--relay-only"]);
+    wait_for_voice(&call, 0);
+    network.relays[0].process.kill();
+    for side in [&call, &bob] {
+        let _ = side.wait_event(0, "reconnecting", LONG, |_| true);
+        assert_eq!(side.wait_event(0, "ended", LONG, |_| true).text("reason"), "lost");
+    }
+}
+
+#[test]
+fn a_call_kept_on_relays_stays_there_and_tells_no_address() {
+    let network = Network::start(1, 2);
+    let (alice, bob) = (network.person("alice"), network.person("bob"));
+    let bob = bob.online(&["--auto-answer"]);
+    let call = alice.call("bob", &["--relay-only"]);
+    wait_for_voice(&call, 0);
+    for side in [&call, &bob] {
+        let stats = side.wait_event(0, "stats", LONG, |stats| stats.number("received") > 150.0);
+        assert_eq!(stats.text("path"), "relay");
+    }
+    let stats = call.wait_event(0, "stats", LONG, |_| true);
+    assert!(stats.number("candidates") < 0.5, "{stats:?}");
+    let finished = call.stop().succeeded();
+    assert!(finished.events().iter().filter(|event| event.is("path")).all(|event| event.text("kind") == "relay"), "{finished:#?}");
+}
+
+/// What a relay's death may cost at most.
+const GAP_LIMIT_MS: f64 = 1000.0;
+
+/// The relays in use.
+fn relays(stats: &ahoy_lab::Event) -> Vec<String> {
+    let relays = stats.0.get("relays").and_then(|relays| relays.as_array()).cloned().unwrap_or_default();
+    relays.iter().filter_map(|relay| Some(relay.get("address")?.as_str()?.to_owned())).collect()
+}
+
+/// The longest time without a voice packet, of what was told after `mark`.
+fn longest_gap(side: &Process, mark: usize) -> f64 {
+    let all = side.events();
+    all.iter().skip(mark).filter(|event| event.is("stats")).map(|stats| stats.number("gap_ms")).fold(0.0, f64::max)
+}
+
+/// The relay that was killed, started again at the same address.
+fn again(network: &Network, index: usize) -> Node {
+    let mut command = Spot::loopback().command(&ahoy_lab::program("ahoy-relay"));
+    command.args(["serve", "--network", &network.link, "--listen", &network.relays[index].address.to_string()]);
+    command.arg("--data").arg(network.node_data("relay", index));
+    Node::serving(Process::start("relay again", command))
+}
+
 /// Calls until the callee's device is known again at a supernode that lives.
 fn call_when_reachable(caller: &Person, callee: &str) -> Process {
     let deadline = Instant::now() + RECOVERY_LIMIT;

@@ -14,6 +14,7 @@ mod relay;
 pub mod samples;
 mod sound;
 mod text;
+mod tunnel;
 mod wav;
 mod wire;
 
@@ -38,6 +39,7 @@ pub fn targets() -> Vec<Target> {
         directory::targets(),
         relay::targets(),
         path::targets(),
+        tunnel::targets(),
         sound::targets(),
         wav::targets(),
     ]

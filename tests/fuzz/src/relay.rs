@@ -1,6 +1,9 @@
 //! The relay's table of legs: whatever comes from wherever, frames go to joined legs only, and never more than came.
 
 use crate::Target;
+use ahoy_identity::leg_code;
+use ahoy_protocol::datagram::{KIND_PING, MAC_BYTES, MOVE_BYTES, Move, PING_BYTES};
+use ahoy_protocol::ids::LegKey;
 use ahoy_protocol::{CallId, DeviceKey, datagram};
 use ahoy_relay::{Forwarder, LegRequest, Verdict};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -23,10 +26,29 @@ fn address(number: u8) -> SocketAddr {
     SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, number)), 5000)
 }
 
+/// The key of a device's leg.
+fn key(device: u8) -> LegKey {
+    LegKey([device; 32])
+}
+
+/// A move of a device's leg.
+fn moved(channel: u32, counter: u64, device: u8) -> Vec<u8> {
+    let bytes = Move { channel, counter }.encode();
+    [&bytes[..], &leg_code(&key(device), &bytes)].concat()
+}
+
 /// A device's wish to be joined with another, from the address that goes with it.
 fn request(device: u8, peer: u8) -> LegRequest {
     let (device_key, peer) = (DeviceKey([device; 32]), DeviceKey([peer; 32]));
-    LegRequest { call: CallId([1; 16]), device: device_key, peer, address: address(device), proved: address(device), kbit_per_s: 160 }
+    LegRequest {
+        call: CallId([1; 16]),
+        device: device_key,
+        peer,
+        address: address(device),
+        proved: address(device),
+        kbit_per_s: 160,
+        key: key(device),
+    }
 }
 
 /// Two legs that name each other, and one that nobody names.
@@ -51,6 +73,11 @@ fn frame(bytes: &[u8]) {
                 let payload = datagram::parse_relay_frame(bytes).expect("only frames are forwarded").1;
                 assert!(datagram::relay_frame(channel, payload).len() <= bytes.len(), "more goes out than came in");
             }
+            Verdict::Moved => {
+                let (_, code) = bytes.split_at(MOVE_BYTES - MAC_BYTES);
+                let sealers = [1, 2, 3].map(|device| leg_code(&key(device), &bytes[..MOVE_BYTES - MAC_BYTES]));
+                assert!(sealers.iter().any(|sealed| sealed == code), "a leg moved without its device's code");
+            }
             Verdict::KeptAlive | Verdict::Look(_) | Verdict::Drop(_) => {}
         }
     }
@@ -59,7 +86,9 @@ fn frame(bytes: &[u8]) {
 fn frame_seeds() -> Vec<Vec<u8>> {
     let (_, channels) = forwarder();
     let payload = [&[0x40], &[7; 100][..]].concat();
-    channels.iter().map(|channel| datagram::relay_frame(*channel, &payload)).chain([datagram::relay_frame(channels[0], &[])]).collect()
+    let probe = [&[KIND_PING], &[7; PING_BYTES - 1][..]].concat();
+    let frames = channels.iter().map(|channel| datagram::relay_frame(*channel, &payload));
+    frames.chain([datagram::relay_frame(channels[0], &[]), datagram::relay_frame(channels[0], &probe), moved(channels[0], 1, 1)]).collect()
 }
 
 /// Each byte is a step: legs come, go, move and send, in any order.
@@ -82,6 +111,10 @@ fn script(bytes: &[u8]) {
                 if let Verdict::Forward { to, .. } = forwarder.handle(now, address(device), &datagram::relay_frame(channel, &[0x40; 50])) {
                     assert!(to != address(device) || !nobody_moved, "sent back to where it came from");
                 }
+            }
+            2 if step & 0x80 != 0 => {
+                let verdict = forwarder.handle(now, address(peer), &moved(channel, u64::from(*step), device));
+                nobody_moved &= verdict != Verdict::Moved;
             }
             2 => drop(forwarder.leave(channel)),
             _ => {

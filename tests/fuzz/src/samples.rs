@@ -6,7 +6,7 @@ use ahoy_protocol::certificate::{
 };
 use ahoy_protocol::ids::{CallId, CallSecret, Salt};
 use ahoy_protocol::invitation::{Invitation, RelayOffer, Signal, SignalBody, SignalKind};
-use ahoy_protocol::peer::{Candidate, CandidateKind, EndReason};
+use ahoy_protocol::peer::{Candidate, CandidateKind, EndReason, LegNews};
 use ahoy_protocol::record::{PRESENCE_LIFE, PresenceRecord, PresenceStatement, Record, USER_STATEMENT_LIFE, UserRecord, UserStatement};
 use ahoy_protocol::roster::{ROSTER_LIFE, Roster, RosterNode, SaltPeriod};
 use ahoy_protocol::time::DAY;
@@ -187,6 +187,7 @@ impl Samples {
             SignalKind::Ringing { relay: Some(self.node.node_key()) },
             SignalKind::Reject(EndReason::Busy),
             SignalKind::Cancel(EndReason::Cancelled),
+            SignalKind::Leg(LegNews::Join { leg: 1, relay: self.node.node_key() }),
         ];
         kinds.into_iter().map(|kind| self.signal(kind)).collect()
     }

@@ -5,13 +5,13 @@ use crate::samples::{NOW, samples};
 use ahoy_protocol::certificate::{
     DeviceCertificate, DeviceStatement, NetworkDocument, NetworkStatement, NodeCertificate, NodeRole, RelayGrant, UserCertificate,
 };
-use ahoy_protocol::ids::CallId;
-use ahoy_protocol::invitation::{Signal, SignalBody};
+use ahoy_protocol::ids::{CallId, LegKey};
+use ahoy_protocol::invitation::{RelayOffer, Signal, SignalBody};
 use ahoy_protocol::login::{
     Account, AddDevice, Credentials, EnrolNode, LoginError, NodeCredentials, NodeRequest, RegisterChallenge, RegisterFinish, RegisterStart,
     Renew, RenewNode, RenewRequest, RosterReply, SignInChallenge, SignInFinish, SignInStart,
 };
-use ahoy_protocol::peer::{EndReason, PeerMessage};
+use ahoy_protocol::peer::{EndReason, LegNews, Mapping, PeerMessage};
 use ahoy_protocol::record::{PresenceStatement, Record, UserStatement};
 use ahoy_protocol::relay::{Join, LegEvent};
 use ahoy_protocol::roster::Roster;
@@ -159,7 +159,7 @@ fn directory_responses() -> Vec<DirectoryResponse> {
 
 fn leg_events() -> Vec<LegEvent> {
     vec![
-        LegEvent::Joined { channel: 0x0102_0304, peer_present: true },
+        LegEvent::Joined { channel: 0x0102_0304, key: LegKey([7; 32]), peer_present: true },
         LegEvent::PeerJoined,
         LegEvent::PeerLeft,
         LegEvent::Busy { retry_after_ms: 700, alternatives: List::first_of([samples().node.node_key()]) },
@@ -172,7 +172,10 @@ fn peer_messages() -> Vec<PeerMessage> {
         PeerMessage::Hello { call: CallId([3; 16]), user: samples().user_certificate(), device: samples().device_certificate() },
         PeerMessage::Answer,
         PeerMessage::Confirm,
-        PeerMessage::Candidates(List::first_of(samples().candidates())),
+        PeerMessage::Network { candidates: List::first_of(samples().candidates()), mapping: Mapping::EndpointIndependent },
+        PeerMessage::Relays(List::first_of([RelayOffer { node: samples().node.node_key(), rtt_ms: 20 }])),
+        PeerMessage::Leg(LegNews::Join { leg: 1, relay: samples().node.node_key() }),
+        PeerMessage::Leg(LegNews::Gone { leg: 0 }),
         PeerMessage::End(EndReason::HungUp),
     ]
 }

@@ -6,19 +6,25 @@
 
 mod capture;
 mod event;
+mod faults;
+mod gateway;
 mod namespaces;
 mod network;
 mod process;
 mod programs;
 mod quiet;
+mod router;
 mod sockets;
+mod system;
 pub mod wav;
 
 pub use capture::Capture;
 pub use event::Event;
-pub use namespaces::{Lab, Nat, Router, Skipped, in_namespace, lab_or_skip};
+pub use gateway::{PortMapper, Proxy};
+pub use namespaces::{Lab, Skipped, in_namespace, lab_or_skip, lab_or_skip_with};
 pub use network::{Network, Node, PASSWORD, Person, Plan, Spot};
 pub use process::{Finished, Process};
 pub use programs::program;
 pub use quiet::{alone, best_of_tries};
-pub use sockets::{Socket, SocketKind, sockets_of, wait_until_read};
+pub use router::{Nat, Router};
+pub use sockets::{Socket, SocketKind, packets_received, sockets_of, wait_until_read};

@@ -1,8 +1,8 @@
 //! A network of Ahoy: a login server, supernodes and relays as processes, and people who use it.
 
-use crate::namespaces::enter;
 use crate::process::{Finished, Process};
 use crate::programs::program;
+use crate::system::enter;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -22,13 +22,21 @@ pub struct Spot {
     pub namespace: Option<String>,
     /// Address that a server listens at.
     pub ip: IpAddr,
+    /// Variables that programs find there, beside those of the tests.
+    pub environment: Vec<(String, String)>,
 }
 
 impl Spot {
     /// This machine's loopback.
     #[must_use]
     pub fn loopback() -> Self {
-        Self { namespace: None, ip: Ipv4Addr::LOCALHOST.into() }
+        Self { namespace: None, ip: Ipv4Addr::LOCALHOST.into(), environment: Vec::new() }
+    }
+
+    /// A place in a namespace.
+    #[must_use]
+    pub fn within(namespace: &str, ip: IpAddr) -> Self {
+        Self { namespace: Some(namespace.to_owned()), ip, environment: Vec::new() }
     }
 
     /// A command that will run here.
@@ -40,8 +48,12 @@ impl Spot {
         }
         // No terminal colours and no log level of the person who runs the tests.
         command.env("NO_COLOR", "1").env_remove("RUST_LOG").env_remove("AHOY_LOG");
+        for proxy in ["ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY"] {
+            command.env_remove(proxy).env_remove(proxy.to_lowercase());
+        }
         // Whoever runs the tests is neither listened to nor has to listen: a machine without sound devices.
         command.env("PULSE_SERVER", "unix:/nonexistent").env("ALSA_CONFIG_PATH", "/dev/null");
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }
 }
@@ -117,6 +129,12 @@ impl Network {
         self.folder.path()
     }
 
+    /// Where its parts run.
+    #[must_use]
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
     /// The login server's data folder.
     #[must_use]
     pub fn login_data(&self) -> PathBuf {
@@ -142,7 +160,15 @@ impl Network {
     #[must_use]
     pub fn node_command(&self, role: &str, index: usize, spot: &Spot) -> Command {
         let mut command = spot.command(&program(&format!("ahoy-{role}")));
-        command.args(["serve", "--network", &self.link, "--token", &self.node_token(), "--listen", &format!("{}:0", spot.ip)]);
+        command.args([
+            "serve",
+            "--network",
+            &self.link,
+            "--token",
+            &self.node_token(),
+            "--listen",
+            &SocketAddr::new(spot.ip, 0).to_string(),
+        ]);
         command.arg("--data").arg(self.node_data(role, index));
         command
     }

@@ -140,6 +140,12 @@ impl Process {
         self.output.lock().stdout.iter().filter_map(|line| Event::parse(line)).collect()
     }
 
+    /// The events later than the first `mark` lines.
+    #[must_use]
+    pub fn events_since(&self, mark: usize) -> Vec<Event> {
+        self.output.lock().stdout.iter().skip(mark).filter_map(|line| Event::parse(line)).collect()
+    }
+
     /// True while it has not ended.
     pub fn is_running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
@@ -148,6 +154,16 @@ impl Process {
     /// Asks it to end, as Ctrl-C does.
     pub fn interrupt(&self) {
         self.signal(libc::SIGINT);
+    }
+
+    /// Stops it where it stands, as a computer that goes to sleep does.
+    pub fn freeze(&self) {
+        self.signal(libc::SIGSTOP);
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&self) {
+        self.signal(libc::SIGCONT);
     }
 
     /// Ends it without asking, and waits until it is gone.

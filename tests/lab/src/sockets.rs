@@ -1,5 +1,7 @@
-//! Which sockets a process listens at, as the kernel tells, so that a test misses none of them.
+//! Which sockets a process listens at, as the kernel tells, so that a test misses none of them, and what comes in.
 
+use crate::namespaces::in_namespace;
+use crate::network::Spot;
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -65,6 +67,18 @@ pub fn wait_until_read(pid: u32, socket: &Socket, timeout: Duration) {
     while waiting() > REST_BYTES && Instant::now() < deadline {
         std::thread::yield_now();
     }
+}
+
+/// How many packets have come in at `eth0` of a namespace.
+///
+/// # Panics
+/// If it has no such interface.
+#[must_use]
+pub fn packets_received(spot: &Spot) -> u64 {
+    let table = in_namespace(spot, || fs::read_to_string("/proc/thread-self/net/dev").unwrap_or_default());
+    // After the name: bytes received, packets received, …
+    let packets = table.lines().find_map(|line| line.trim().strip_prefix("eth0:")?.split_whitespace().nth(1)?.parse().ok());
+    packets.unwrap_or_else(|| panic!("{spot:?} has no eth0"))
 }
 
 fn reachable(local: SocketAddr) -> SocketAddr {

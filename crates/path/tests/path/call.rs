@@ -3,7 +3,7 @@
 use crate::device::{Device, FRAME};
 use crate::network::{Link, Network};
 use crate::router::Kind;
-use ahoy_path::{AddressRules, AgentConfig, PathAgent, ProbeKeys, Route, Subnet};
+use ahoy_path::{AddressRules, AgentConfig, LegId, PathAgent, ProbeKeys, Route, Subnet, Way};
 use ahoy_protocol::datagram::Side;
 use ahoy_protocol::ids::{CallId, CallSecret, DeviceKey};
 use ahoy_protocol::peer::{Candidate, CandidateKind};
@@ -37,7 +37,7 @@ pub(crate) fn agent(side: Side, seed: u64, now: Instant) -> PathAgent {
     };
     let on_link = vec![Subnet::new(home.parse().expect("ip"), 24), Subnet::new("10.9.0.0".parse().expect("ip"), 16)];
     let rules = AddressRules { allow_loopback: false, virtual_prefix: Some("fd5a:1b2c:3d4e::".parse().expect("prefix")) };
-    PathAgent::new(AgentConfig { side, keys: keys(), on_link, rules }, seed, now)
+    PathAgent::new(AgentConfig { side, keys: keys(), on_link, rules, birthday: true }, seed, now)
 }
 
 impl Call {
@@ -94,8 +94,12 @@ impl Call {
     }
 
     pub(crate) fn set_relay(&mut self, available: bool) {
+        self.set_leg(LegId(0), available);
+    }
+
+    pub(crate) fn set_leg(&mut self, leg: LegId, up: bool) {
         for device in &mut self.devices {
-            device.agent.set_relay(self.now, available);
+            device.agent.set_leg(self.now, leg, up);
             device.flush(self.now, &mut self.network);
         }
     }
@@ -157,7 +161,7 @@ impl Call {
     }
 
     pub(crate) fn is_direct(&self, host: usize) -> bool {
-        matches!(self.route(host), Route::Direct(_))
+        self.route(host).is_direct()
     }
 
     pub(crate) fn are_direct(&self) -> bool {
@@ -165,7 +169,12 @@ impl Call {
     }
 
     pub(crate) fn are_relayed(&self) -> bool {
-        self.route(ALICE) == Route::Relay && self.route(BOB) == Route::Relay
+        self.route(ALICE).is_relayed() && self.route(BOB).is_relayed()
+    }
+
+    /// The direct path in use.
+    pub(crate) fn direct_of(&self, host: usize) -> Option<Way> {
+        self.devices[host].agent.selected().map(|selected| selected.way).filter(Way::is_direct)
     }
 
     /// Blocks or opens the direct ways by which this host's packets go.

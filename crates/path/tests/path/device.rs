@@ -1,7 +1,7 @@
 //! One side of a call: a path agent and the socket around it, which sends and receives numbered voice packets.
 
 use crate::network::{Arrival, Network, Payload};
-use ahoy_path::{Event, PathAgent, REPLAY_PACKETS_MAX, Route, Via};
+use ahoy_path::{Event, LegId, PathAgent, REPLAY_PACKETS_MAX, Route, SocketId, Way};
 use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
@@ -26,6 +26,11 @@ pub(crate) struct Device {
     /// When a probe was sent.
     pub(crate) probes: Vec<Instant>,
     pub(crate) replays: usize,
+    /// What the owner was told that concerns no route.
+    pub(crate) told: Vec<(Instant, Event)>,
+    /// Extra sockets that it has open.
+    pub(crate) sockets: BTreeSet<SocketId>,
+    last_socket: u16,
     /// Every probe that arrived, for those who record them.
     pub(crate) heard: Vec<Arrival>,
 }
@@ -44,6 +49,9 @@ impl Device {
             routes: Vec::new(),
             probes: Vec::new(),
             replays: 0,
+            told: Vec::new(),
+            sockets: BTreeSet::new(),
+            last_socket: 0,
             heard: Vec::new(),
         }
     }
@@ -76,33 +84,32 @@ impl Device {
             self.last_sent.pop_front();
         }
         let voice = Payload::Voice(number);
-        match self.agent.route() {
-            Route::None => {}
-            Route::Relay => network.send_relayed(now, self.host, voice),
-            Route::Direct(to) => network.send_direct(now, self.host, to, voice),
-            Route::Both(to) => {
-                network.send_relayed(now, self.host, voice.clone());
-                network.send_direct(now, self.host, to, voice);
-            }
-        }
+        self.agent.route().ways().for_each(|way| network.send(now, self.host, way, voice.clone()));
         self.agent.handle_sent(now);
         self.flush(now, network);
     }
 
     pub(crate) fn receive(&mut self, now: Instant, arrival: Arrival, network: &mut Network) {
-        match (&arrival.payload, arrival.via) {
-            (Payload::Probe(bytes), Via::Direct(from)) => {
-                let _ = self.agent.handle_datagram(now, from, bytes);
-                self.heard.push(arrival);
+        if let Way::Direct { socket, .. } = arrival.way
+            && socket != SocketId::MAIN
+            && !self.sockets.contains(&socket)
+        {
+            return;
+        }
+        match &arrival.payload {
+            Payload::Probe(bytes) => {
+                let _ = self.agent.handle_datagram(now, arrival.way, bytes);
+                if arrival.way.is_direct() {
+                    self.heard.push(arrival);
+                }
             }
-            (Payload::Probe(_), Via::Relay) => unreachable!("the relay carries packets of the call alone"),
-            (Payload::Voice(number), via) => {
-                let is_accepted = match via {
-                    Via::Relay => true,
-                    Via::Direct(from) => self.agent.is_peer_address(from),
+            Payload::Voice(number) => {
+                let is_accepted = match arrival.way {
+                    Way::Leg(_) => true,
+                    Way::Direct { socket, remote } => self.agent.is_peer_address(socket, remote),
                 };
                 if is_accepted {
-                    self.agent.handle_traffic(now, via);
+                    self.agent.handle_traffic(now, arrival.way);
                     if self.received.insert(*number) {
                         self.arrivals.push(now);
                     }
@@ -114,22 +121,47 @@ impl Device {
 
     /// Carries out what the agent wants.
     pub(crate) fn flush(&mut self, now: Instant, network: &mut Network) {
-        while let Some(transmit) = self.agent.poll_transmit() {
-            self.probes.push(now);
-            network.send_direct(now, self.host, transmit.to, Payload::Probe(transmit.bytes));
-        }
         while let Some(event) = self.agent.poll_event() {
-            match event {
-                Event::RouteChanged(route) => {
-                    assert_eq!(route, self.agent.route());
-                    self.routes.push((now, route));
-                }
-                Event::Replay => {
-                    self.replays += 1;
-                    self.last_sent.iter().for_each(|number| network.send_relayed(now, self.host, Payload::Voice(*number)));
-                }
-            }
+            self.carry_out(now, event, network);
         }
+        while let Some(transmit) = self.agent.poll_transmit() {
+            if transmit.way.is_direct() {
+                self.probes.push(now);
+            }
+            network.send(now, self.host, transmit.way, Payload::Probe(transmit.bytes));
+        }
+    }
+
+    fn carry_out(&mut self, now: Instant, event: Event, network: &mut Network) {
+        match event {
+            Event::RouteChanged(route) => {
+                assert_eq!(route, self.agent.route());
+                self.routes.push((now, route));
+                return;
+            }
+            Event::Replay => {
+                self.replays += 1;
+                for way in self.agent.route().ways().filter(|way| !way.is_direct()) {
+                    self.last_sent.iter().for_each(|number| network.send(now, self.host, way, Payload::Voice(*number)));
+                }
+                return;
+            }
+            Event::LegSilent(leg) => network.send_move(self.host, leg),
+            Event::OpenSockets { count } => {
+                let opened: Vec<SocketId> = (self.last_socket + 1..=self.last_socket + count).map(SocketId).collect();
+                self.last_socket += count;
+                self.sockets.extend(&opened);
+                self.agent.sockets_opened(now, &opened);
+            }
+            Event::CloseSocket(socket) => assert!(self.sockets.remove(&socket), "{socket:?} was not open"),
+            Event::LegDead(_) | Event::Silence(_) => {}
+        }
+        self.told.push((now, event));
+    }
+
+    /// When it was told that a leg is dead.
+    pub(crate) fn told_dead(&self, leg: LegId) -> Vec<Instant> {
+        self.told.iter().filter(|(_, event)| *event == Event::LegDead(leg)).map(|(at, _)| *at).collect()
     }
 
     /// Numbers of the voice packets that `sender` sent between two times and that never came here.

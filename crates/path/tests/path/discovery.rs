@@ -2,7 +2,7 @@
 
 use crate::call::{ALICE, BOB, Call, agent};
 use crate::router::{Filtering, Kind, Mapping};
-use ahoy_path::Route;
+use ahoy_path::LegId;
 use ahoy_protocol::datagram::Side;
 use ahoy_protocol::invitation::CANDIDATES_MAX;
 use ahoy_protocol::peer::{Candidate, CandidateKind};
@@ -88,7 +88,7 @@ fn a_side_that_starts_late_is_found_when_it_starts() {
         assert!(call.devices[BOB].probes.is_empty(), "nothing is sent before it is allowed");
         call.start_probing(BOB);
         call.run_ms(1500);
-        assert!(call.are_direct(), "{late_ms} ms late");
+        assert!(call.are_direct(), "{late_ms} ms late: {:?}", call.devices.each_ref().map(|device| &device.routes));
         assert_eq!(call.missing_since(call.start), 0);
     }
 }
@@ -113,7 +113,7 @@ fn two_devices_in_one_place_use_the_local_network() {
     for host in [ALICE, BOB] {
         let selected = call.devices[host].agent.selected().expect("a direct path");
         assert!(selected.on_link);
-        assert_eq!(selected.rtt.as_millis(), 2);
+        assert_eq!(selected.rtt.map(|rtt| rtt.as_millis()), Some(2));
     }
 }
 
@@ -130,7 +130,7 @@ fn of_two_equal_paths_ipv6_is_taken() {
 #[test]
 fn a_call_without_a_relay_becomes_direct() {
     let mut call = Call::behind(7, Kind::Open, Kind::Open);
-    assert_eq!(call.route(ALICE), Route::None);
+    assert!(call.route(ALICE).is_empty());
     call.probe_both();
     call.run_ms(500);
     assert!(call.are_direct());
@@ -140,21 +140,19 @@ fn a_call_without_a_relay_becomes_direct() {
 fn strangers_get_a_bounded_number_of_probes() {
     let start = Instant::now();
     let mut alice = agent(Side::Caller, 7, start);
-    alice.set_relay(start, true);
+    alice.set_leg(start, LegId(0), true);
     let strangers = (1..=CANDIDATES_MAX as u16).map(|port| SocketAddr::from(([192, 0, 2, 1], port)));
     let candidates: Vec<Candidate> = strangers.map(|address| Candidate { address, kind: CandidateKind::Host }).collect();
     alice.add_remote(start, &candidates);
     alice.start_probing(start);
     let mut sent = Vec::new();
     let mut now = start;
-    loop {
-        sent.extend(std::iter::from_fn(|| alice.poll_transmit()).map(|_| now));
-        let Some(next) = alice.poll_timeout() else { break };
-        now = next;
+    while now < start + Duration::from_secs(1800) {
+        sent.extend(std::iter::from_fn(|| alice.poll_transmit()).filter(|transmit| transmit.way.is_direct()).map(|_| now));
+        now = alice.poll_timeout().expect("a leg is asked for ever");
         alice.handle_timeout(now);
     }
-    let in_first_seconds = sent.iter().filter(|at| **at - start < Duration::from_secs(11)).count();
-    assert_eq!(in_first_seconds, 14 * CANDIDATES_MAX);
-    assert_eq!(sent.len(), 1024, "the search ends by itself");
-    assert!(now - start > Duration::from_secs(600), "but not soon");
+    let before = |seconds| sent.iter().filter(|at| **at - start < Duration::from_secs(seconds)).count();
+    assert_eq!(before(11), 14 * CANDIDATES_MAX);
+    assert!(before(1800) < 512 + 1800, "{} in half an hour", before(1800));
 }

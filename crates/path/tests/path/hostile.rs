@@ -3,7 +3,7 @@
 use crate::call::{ALICE, BOB, Call, agent, keys};
 use crate::network::{Arrival, Payload};
 use crate::router::{Filtering, Kind, Mapping};
-use ahoy_path::{Dropped, PathAgent, REMOTES_MAX, Refused, Route, TRANSMITS_PER_SECOND_MAX, Via};
+use ahoy_path::{Dropped, LegId, PathAgent, REMOTES_MAX, Refused, SocketId, TRANSMITS_PER_SECOND_MAX, Way};
 use ahoy_protocol::datagram::{MAC_BYTES, Ping, Pong, Side};
 use ahoy_protocol::peer::{Candidate, CandidateKind};
 use std::net::SocketAddr;
@@ -35,18 +35,19 @@ fn pings_of_bob(now: Instant, ports: std::ops::Range<u16>) -> Vec<Vec<u8>> {
 
 fn alice(now: Instant) -> PathAgent {
     let mut alice = agent(Side::Caller, 1, now);
-    alice.set_relay(now, true);
+    alice.set_leg(now, LegId(0), true);
     alice.start_probing(now);
+    while alice.poll_transmit().is_some() {}
     alice
 }
 
 /// Checks that `datagram` is dropped for this reason and leaves no trace.
 fn assert_dropped(alice: &mut PathAgent, now: Instant, from: SocketAddr, datagram: &[u8], why: Dropped) {
     let before = format!("{alice:?}");
-    assert_eq!(alice.handle_datagram(now, from, datagram), Err(why));
+    assert_eq!(alice.handle_datagram(now, Way::direct(from), datagram), Err(why));
     assert_eq!(format!("{alice:?}"), before, "{why}");
     assert!(alice.poll_transmit().is_none());
-    assert!(!alice.is_peer_address(from));
+    assert!(!alice.is_peer_address(SocketId::MAIN, from));
 }
 
 #[test]
@@ -86,7 +87,7 @@ fn a_recorded_ping_is_answered_once() {
     let now = Instant::now();
     let mut alice = alice(now);
     let ping = pings_of_bob(now, 1..2).remove(0);
-    assert_eq!(alice.handle_datagram(now, address(1), &ping), Ok(()));
+    assert_eq!(alice.handle_datagram(now, Way::direct(address(1)), &ping), Ok(()));
     while alice.poll_transmit().is_some() {}
     for port in 2..50 {
         assert_dropped(&mut alice, now + Duration::from_secs(1), address(port), &ping, Dropped::Replayed);
@@ -126,13 +127,13 @@ fn an_answer_counts_only_from_where_the_question_went_and_once() {
     let probes = call.devices[ALICE].probes.len();
     for arrival in recorded {
         let Payload::Probe(bytes) = &arrival.payload else { unreachable!("only probes are recorded") };
-        let dropped = call.devices[ALICE].agent.handle_datagram(call.now, address(666), bytes);
+        let dropped = call.devices[ALICE].agent.handle_datagram(call.now, Way::direct(address(666)), bytes);
         assert!(matches!(dropped, Err(Dropped::Replayed | Dropped::UnknownTransaction)), "{dropped:?}");
     }
     call.devices[ALICE].flush(call.now, &mut call.network);
     assert_eq!(call.devices[ALICE].probes.len(), probes);
     assert_eq!(call.route(ALICE), route);
-    assert!(!call.devices[ALICE].agent.is_peer_address(address(666)));
+    assert!(!call.devices[ALICE].agent.is_peer_address(SocketId::MAIN, address(666)));
 }
 
 #[test]
@@ -144,9 +145,9 @@ fn replayed_probes_and_strangers_voice_change_nothing_in_a_running_call() {
     for _ in 0..200 {
         let recorded = call.devices[ALICE].heard.clone();
         for (nth, arrival) in recorded.into_iter().rev().take(5).enumerate() {
-            let via = Via::Direct(address(700 + nth as u16));
-            call.network.inject(call.now, Arrival { host: ALICE, via, payload: arrival.payload });
-            call.network.inject(call.now, Arrival { host: ALICE, via, payload: Payload::Voice(1 << 40) });
+            let way = Way::direct(address(700 + nth as u16));
+            call.network.inject(call.now, Arrival { host: ALICE, way, payload: arrival.payload });
+            call.network.inject(call.now, Arrival { host: ALICE, way, payload: Payload::Voice(1 << 40) });
         }
         call.run_ms(50);
     }
@@ -166,7 +167,7 @@ fn a_peer_cannot_make_an_agent_flood() {
     let mut sent: Vec<u64> = Vec::new();
     for (ms, ping) in (0..).zip(&pings) {
         let now = start + Duration::from_millis(ms);
-        let _ = alice.handle_datagram(now, address(10_000 + ms as u16), ping);
+        let _ = alice.handle_datagram(now, Way::direct(address(10_000 + ms as u16)), ping);
         alice.handle_timeout(now);
         while alice.poll_transmit().is_some() {
             sent.push(ms);
@@ -176,9 +177,9 @@ fn a_peer_cannot_make_an_agent_flood() {
         let within = sent.iter().filter(|ms| (from..from + 1000).contains(*ms)).count();
         assert!(within <= TRANSMITS_PER_SECOND_MAX, "{within}");
     }
-    let known = (1..=u16::MAX).filter(|port| alice.is_peer_address(address(*port))).count();
+    let known = (1..=u16::MAX).filter(|port| alice.is_peer_address(SocketId::MAIN, address(*port))).count();
     assert!(known <= REMOTES_MAX);
-    assert_eq!(alice.route(), Route::Relay);
+    assert!(alice.route().is_relayed());
 }
 
 #[test]

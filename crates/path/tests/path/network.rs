@@ -1,7 +1,8 @@
 //! Two hosts, the direct ways between them and a relay: who gets a packet, and when.
 
 use crate::router::{Kind, Router};
-use ahoy_path::Via;
+use ahoy_path::{LegId, SocketId, Way};
+use ahoy_protocol::peer::LEGS_MAX;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -36,7 +37,7 @@ pub(crate) enum Payload {
 pub(crate) struct Arrival {
     /// Index of the host.
     pub(crate) host: usize,
-    pub(crate) via: Via,
+    pub(crate) way: Way,
     pub(crate) payload: Payload,
 }
 
@@ -71,8 +72,13 @@ pub(crate) struct Network {
     pub(crate) direct: [Link; 2],
     /// Ways between the inside addresses, where both hosts are in one place.
     pub(crate) lan: Option<[Link; 2]>,
-    /// Ways through the relay, by sender.
-    pub(crate) relay: [Link; 2],
+    /// Ways through each relay, by sender.
+    pub(crate) legs: [[Link; 2]; LEGS_MAX],
+    /// Restarts of each host's router that each relay knows of: before it is told of the last, it sends to where nobody is, and takes what
+    /// comes for a stranger's.
+    known_restarts: [[u32; 2]; LEGS_MAX],
+    /// Moves that relays were told.
+    pub(crate) moves: usize,
     dice: Dice,
     queue: BTreeMap<(Instant, u64), Arrival>,
     sent: u64,
@@ -84,7 +90,9 @@ impl Network {
             interfaces: [Vec::new(), Vec::new()],
             direct: [Link::of_ms(20); 2],
             lan: None,
-            relay: [Link::of_ms(60); 2],
+            legs: [[Link::of_ms(60); 2]; LEGS_MAX],
+            known_restarts: [[0; 2]; LEGS_MAX],
+            moves: 0,
             dice: Dice::new(seed),
             queue: BTreeMap::new(),
             sent: 0,
@@ -107,25 +115,50 @@ impl Network {
         candidates
     }
 
-    pub(crate) fn send_relayed(&mut self, now: Instant, sender: usize, payload: Payload) {
-        let link = self.relay[sender];
-        self.carry(now, link, Arrival { host: 1 - sender, via: Via::Relay, payload });
+    pub(crate) fn send(&mut self, now: Instant, sender: usize, way: Way, payload: Payload) {
+        match way {
+            Way::Leg(leg) => self.send_relayed(now, sender, leg, payload),
+            Way::Direct { socket, remote } => self.send_direct(now, sender, socket, remote, payload),
+        }
     }
 
-    pub(crate) fn send_direct(&mut self, now: Instant, sender: usize, to: SocketAddr, payload: Payload) {
+    fn send_relayed(&mut self, now: Instant, sender: usize, leg: LegId, payload: Payload) {
+        let nth = usize::from(leg.0);
+        if [0, 1].into_iter().all(|host| self.known_restarts[nth][host] == self.restarts(host)) {
+            self.carry(now, self.legs[nth][sender], Arrival { host: 1 - sender, way: Way::Leg(leg), payload });
+        }
+    }
+
+    /// Tells a relay where a host is.
+    pub(crate) fn send_move(&mut self, sender: usize, leg: LegId) {
+        self.moves += 1;
+        if self.legs[usize::from(leg.0)][sender].is_up {
+            self.known_restarts[usize::from(leg.0)][sender] = self.restarts(sender);
+        }
+    }
+
+    fn restarts(&self, host: usize) -> u32 {
+        self.interfaces[host].iter().map(|interface| interface.router.restarts).sum()
+    }
+
+    fn send_direct(&mut self, now: Instant, sender: usize, socket: SocketId, to: SocketAddr, payload: Payload) {
         let host = 1 - sender;
         let lan_link = self.lan.filter(|_| self.is_behind_same_router(host, to)).map(|lan| lan[sender]);
         let Some(own) = self.interfaces[sender].iter_mut().find(|own| own.inside.is_ipv4() == to.is_ipv4()) else { return };
+        let inside = SocketAddr::new(own.inside.ip(), own.inside.port() + socket.0);
         if let Some(link) = lan_link {
-            let from = own.inside;
-            return self.carry(now, link, Arrival { host, via: Via::Direct(from), payload });
+            return self.carry(now, link, Arrival { host, way: Way::direct(inside), payload });
         }
-        let Some(from) = own.router.outbound(own.inside, to) else { return };
-        let Some(other) = self.interfaces[host].iter().find(|other| other.router.outside() == to.ip()) else { return };
+        own.router.expire(now);
+        let Some(from) = own.router.outbound(inside, to) else { return };
+        own.router.note(now, from.port());
+        let Some(other) = self.interfaces[host].iter_mut().find(|other| other.router.outside() == to.ip()) else { return };
+        other.router.expire(now);
         // The filter is asked when the packet is sent, not when it arrives: the difference is one delay, in the hard direction.
-        if other.router.inbound(to.port(), from).is_some() {
+        if let Some(reached) = other.router.inbound(to.port(), from) {
+            let socket = SocketId(reached.port() - other.inside.port());
             let link = self.direct[sender];
-            self.carry(now, link, Arrival { host, via: Via::Direct(from), payload });
+            self.carry(now, link, Arrival { host, way: Way::Direct { socket, remote: from }, payload });
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
 
 /// Which packets get one mapping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,11 +48,29 @@ pub(crate) struct Router {
     insides: BTreeMap<u16, SocketAddr>,
     /// Whom something was sent to, by outside port.
     sent_to: BTreeSet<(u16, SocketAddr)>,
+    /// How often it was restarted.
+    pub(crate) restarts: u32,
+    /// Gives out ports at random instead of in a row.
+    pub(crate) is_random: bool,
+    /// Drops each mapping at this age.
+    pub(crate) age_max: Option<Duration>,
+    made_at: BTreeMap<u16, Instant>,
 }
 
 impl Router {
     pub(crate) fn new(kind: Kind, outside: IpAddr) -> Self {
-        Self { kind, outside, first_port: 20_000, ports: BTreeMap::new(), insides: BTreeMap::new(), sent_to: BTreeSet::new() }
+        Self {
+            kind,
+            outside,
+            first_port: 20_000,
+            ports: BTreeMap::new(),
+            insides: BTreeMap::new(),
+            sent_to: BTreeSet::new(),
+            restarts: 0,
+            is_random: false,
+            age_max: None,
+            made_at: BTreeMap::new(),
+        }
     }
 
     pub(crate) fn outside(&self) -> IpAddr {
@@ -63,7 +82,27 @@ impl Router {
         self.ports.clear();
         self.insides.clear();
         self.sent_to.clear();
+        self.made_at.clear();
         self.first_port += 1000;
+        self.restarts += 1;
+    }
+
+    /// Drops what has reached its age.
+    pub(crate) fn expire(&mut self, now: Instant) {
+        let Some(age_max) = self.age_max else { return };
+        let old: Vec<u16> =
+            self.made_at.iter().filter(|(_, at)| now.saturating_duration_since(**at) >= age_max).map(|(port, _)| *port).collect();
+        for port in old {
+            self.made_at.remove(&port);
+            self.insides.remove(&port);
+            self.ports.retain(|_, mapped| *mapped != port);
+            self.sent_to.retain(|(from, _)| *from != port);
+        }
+    }
+
+    /// Remembers when a mapping was made.
+    pub(crate) fn note(&mut self, now: Instant, port: u16) {
+        self.made_at.entry(port).or_insert(now);
     }
 
     /// The address that a packet from `inside` to `to` shows.
@@ -83,8 +122,20 @@ impl Router {
             Mapping::EndpointIndependent => (inside, None),
             Mapping::AddressAndPortDependent => (inside, Some(to)),
         };
-        let next = self.first_port + u16::try_from(self.ports.len()).expect("few mappings");
-        *self.ports.entry(key).or_insert(next)
+        if let Some(port) = self.ports.get(&key) {
+            return *port;
+        }
+        let mut port = self.first_port;
+        while self.insides.contains_key(&port) {
+            // Far apart, as if drawn from a hat, and never twice.
+            port = if self.is_random { 1024 + ((u32::from(port) * 25_173 + 13_849) % 64_512) as u16 } else { port + 1 };
+        }
+        if !self.is_random {
+            // A port that was given back is not given out again at once.
+            self.first_port = port + 1;
+        }
+        self.ports.insert(key, port);
+        port
     }
 
     /// Whom a packet from `from` to the outside `port` goes to.

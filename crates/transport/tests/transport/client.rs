@@ -2,7 +2,7 @@
 
 use crate::support::{ALPN, Note, PATIENCE, Quality, Way, client, hear, node, node_on, noise, note, stranger, until};
 use ahoy_identity::SigningKey;
-use ahoy_transport::{ClientEndpoint, Connection, TransportError, receive, send};
+use ahoy_transport::{ClientEndpoint, Connection, NodePlace, TransportError, receive, send};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -19,9 +19,9 @@ async fn echo(connection: Connection) {
 #[tokio::test]
 async fn a_client_and_a_node_learn_each_others_keys_and_real_addresses() {
     let (client, server) = (client(), node());
-    let (addresses, key) = ([server.address()], server.node_key());
+    let (place, key) = (NodePlace::udp(&[server.address()]), server.node_key());
     let accept = async { server.endpoint.accept().await.expect("open").finish().await };
-    let (there, here) = tokio::join!(client.endpoint.connect_node(&addresses, &key, ALPN), accept);
+    let (there, here) = tokio::join!(client.endpoint.connect_node(&place, &key, ALPN), accept);
     let (there, here) = (there.expect("connected"), here.expect("connected"));
     assert_eq!((there.peer_key(), here.peer_key()), (server.key.public(), client.key.public()));
     assert_eq!((there.remote_address(), here.remote_address()), (server.address(), client.address()));
@@ -30,19 +30,19 @@ async fn a_client_and_a_node_learn_each_others_keys_and_real_addresses() {
 #[tokio::test]
 async fn a_node_with_another_key_is_refused() {
     let (client, server) = (client(), node());
-    let (addresses, other) = ([server.address()], SigningKey::generate().node_key());
+    let (place, other) = (NodePlace::udp(&[server.address()]), SigningKey::generate().node_key());
     let accept = async { server.endpoint.accept().await.expect("open").finish().await.map(drop) };
-    let (refused, _) = tokio::join!(client.endpoint.connect_node(&addresses, &other, ALPN), accept);
+    let (refused, _) = tokio::join!(client.endpoint.connect_node(&place, &other, ALPN), accept);
     assert_eq!(refused.expect_err("another key"), TransportError::WrongKey);
 }
 
 #[tokio::test]
 async fn the_next_address_of_a_node_is_tried_while_the_first_is_silent() {
     let (client, server, silent) = (client(), node_on(&["[::1]:0"]), stranger());
-    let addresses = [silent.local_addr().expect("bound"), server.address()];
+    let place = NodePlace::udp(&[silent.local_addr().expect("bound"), server.address()]);
     let key = server.node_key();
     let accept = async { server.endpoint.accept().await.expect("open").finish().await };
-    let (there, here) = tokio::join!(client.endpoint.connect_node(&addresses, &key, ALPN), accept);
+    let (there, here) = tokio::join!(client.endpoint.connect_node(&place, &key, ALPN), accept);
     here.expect("connected");
     assert_eq!(there.expect("connected").remote_address(), server.address());
 }
@@ -52,9 +52,9 @@ async fn a_slow_link_that_loses_every_fourth_packet_still_connects() {
     let (client, server) = (client(), node());
     let quality = Quality { delay: Duration::from_millis(25), loss_percent: 25 };
     let link = Way::new([client.address(), server.address()], quality).await;
-    let (addresses, key) = ([link.address], server.node_key());
+    let (place, key) = (NodePlace::udp(&[link.address]), server.node_key());
     let accept = async { server.endpoint.accept().await.expect("open").finish().await };
-    let (there, here) = tokio::join!(client.endpoint.connect_node(&addresses, &key, ALPN), accept);
+    let (there, here) = tokio::join!(client.endpoint.connect_node(&place, &key, ALPN), accept);
     let there = there.expect("connected");
     assert!(there.rtt() >= 2 * quality.delay);
     let serving = tokio::spawn(echo(here.expect("connected")));
@@ -65,14 +65,14 @@ async fn a_slow_link_that_loses_every_fourth_packet_still_connects() {
 #[tokio::test]
 async fn two_connections_to_one_node_do_not_disturb_each_other() {
     let (client, server) = (client(), node());
-    let (addresses, key) = ([server.address()], server.node_key());
+    let (place, key) = (NodePlace::udp(&[server.address()]), server.node_key());
     let serving = tokio::spawn(async move {
         while let Some(handshaking) = server.endpoint.accept().await {
             tokio::spawn(async { echo(handshaking.finish().await.expect("connected")).await });
         }
     });
-    let one = client.endpoint.connect_node(&addresses, &key, ALPN).await.expect("connected");
-    let two = client.endpoint.connect_node(&addresses, &key, ALPN).await.expect("connected");
+    let one = client.endpoint.connect_node(&place, &key, ALPN).await.expect("connected");
+    let two = client.endpoint.connect_node(&place, &key, ALPN).await.expect("connected");
     for number in 0..50 {
         let (to_one, to_two) = (note(&format!("one {number}")), note(&format!("two {number}")));
         let answers = tokio::join!(one.request::<_, Note>(&to_one, PATIENCE), two.request::<_, Note>(&to_two, PATIENCE));
@@ -125,11 +125,11 @@ async fn a_port_in_use_is_named() {
 async fn an_unreachable_kind_of_address_is_an_error_and_no_panic() {
     let client = client();
     let key = SigningKey::generate().node_key();
-    let none = client.endpoint.connect_node(&[], &key, ALPN).await;
+    let none = client.endpoint.connect_node(&NodePlace::default(), &key, ALPN).await;
     assert!(matches!(none, Err(TransportError::TimedOut { .. })));
     for bad in ["0.0.0.0:1", "127.0.0.1:0", "224.0.0.1:1"] {
         let address = bad.parse().expect("an address");
-        let refused = client.endpoint.connect_node(&[address], &key, ALPN).await;
+        let refused = client.endpoint.connect_node(&NodePlace::udp(&[address]), &key, ALPN).await;
         assert_eq!(refused.expect_err("no address to connect to"), TransportError::BadAddress { address });
     }
 }

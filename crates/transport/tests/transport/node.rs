@@ -120,7 +120,7 @@ async fn an_observe_request_is_answered_with_the_address_it_came_from() {
 async fn a_port_in_use_is_named() {
     let server = node();
     let key = SigningKey::generate();
-    let refused = NodeEndpoint::bind(&[server.address()], &key, &[ALPN], observer(), NodeLimits::default());
+    let refused = NodeEndpoint::bind(&[server.address()], &[], &key, &[ALPN], observer(), NodeLimits::default());
     assert_eq!(refused.expect_err("taken"), TransportError::PortInUse { address: server.address() });
 }
 

@@ -1,7 +1,8 @@
 //! What a call between two clients promises.
 
-use crate::support::{Quality, Talk, Way, call, client, relay, until, until_path};
+use crate::support::{Quality, Talk, Way, call, client, join, relay, until, until_path};
 use ahoy_protocol::datagram::{Side, relay_frame};
+use ahoy_protocol::peer::Mapping;
 use ahoy_transport::{PathKind, TransportError};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -27,13 +28,13 @@ async fn a_caller_may_begin_before_either_side_is_at_the_relay() {
     let (alice, bob) = (client(), client());
     relay.join(&alice, &bob, 1);
     let (caller, callee) = (alice.peer(1, Side::Caller, &bob), bob.peer(1, Side::Callee, &alice));
-    let join = async {
+    let joining = async {
         tokio::task::yield_now().await;
-        caller.set_relay(node.address(), 1);
+        join(&caller, &node, 1);
         until("the first packet to be forwarded", || relay.forwarded.load(Ordering::Relaxed) > 0).await;
-        callee.set_relay(node.address(), 101);
+        join(&callee, &node, 101);
     };
-    let (there, here, ()) = tokio::join!(caller.connect(), callee.accept(), join);
+    let (there, here, ()) = tokio::join!(caller.connect(), callee.accept(), joining);
     there.expect("connected");
     here.expect("connected");
 }
@@ -43,10 +44,10 @@ async fn a_callee_refuses_another_device_and_still_takes_the_right_one() {
     let (relay, node) = relay();
     let (alice, bob, mallory) = (client(), client(), client());
     let callee = bob.peer(1, Side::Callee, &alice);
-    callee.set_relay(node.address(), 101);
+    join(&callee, &node, 101);
     relay.join(&mallory, &bob, 1);
     let forger = mallory.peer(1, Side::Caller, &bob);
-    forger.set_relay(node.address(), 1);
+    join(&forger, &node, 1);
     let accepting = async { callee.accept().await };
     tokio::pin!(accepting);
     tokio::select! {
@@ -57,9 +58,9 @@ async fn a_callee_refuses_another_device_and_still_takes_the_right_one() {
     }
     let (relay, node) = self::relay();
     relay.join(&alice, &bob, 1);
-    callee.set_relay(node.address(), 101);
+    join(&callee, &node, 101);
     let caller = alice.peer(1, Side::Caller, &bob);
-    caller.set_relay(node.address(), 1);
+    join(&caller, &node, 1);
     let (there, here) = tokio::join!(caller.connect(), accepting);
     there.expect("connected");
     assert_eq!(here.expect("connected").peer_key(), alice.key.public());
@@ -71,8 +72,8 @@ async fn a_caller_refuses_another_device() {
     let (alice, bob, mallory) = (client(), client(), client());
     relay.join(&alice, &mallory, 1);
     let (caller, forger) = (alice.peer(1, Side::Caller, &bob), mallory.peer(1, Side::Callee, &alice));
-    caller.set_relay(node.address(), 1);
-    forger.set_relay(node.address(), 101);
+    join(&caller, &node, 1);
+    join(&forger, &node, 101);
     let refused = tokio::select! {
         refused = caller.connect() => refused,
         _ = forger.accept() => panic!("it was taken for another"),
@@ -89,8 +90,8 @@ async fn two_calls_share_one_relay() {
     let mut calls = Vec::new();
     for (number, other) in [(1, &bob), (2, &carol)] {
         let (caller, callee) = (alice.peer(number, Side::Caller, other), other.peer(number, Side::Callee, &alice));
-        caller.set_relay(node.address(), u32::from(number));
-        callee.set_relay(node.address(), u32::from(number) + 100);
+        join(&caller, &node, u32::from(number));
+        join(&callee, &node, u32::from(number) + 100);
         let (there, here) = tokio::join!(caller.connect(), callee.accept());
         calls.push((caller, callee, there.expect("connected"), here.expect("connected")));
     }
@@ -104,8 +105,8 @@ async fn two_calls_share_one_relay() {
 async fn nothing_goes_straight_before_a_side_allows_it() {
     let call = call().await;
     let way = Way::between(&call.alice, &call.bob).await;
-    call.caller.add_remote_candidates(&[way.candidate()]);
-    call.callee.add_remote_candidates(&[way.candidate()]);
+    call.caller.set_peer_network(&[way.candidate()], Mapping::Unknown);
+    call.callee.set_peer_network(&[way.candidate()], Mapping::Unknown);
     call.caller.start_probing();
     until("alice's probes", || way.carried()[0] >= 2).await;
     assert_eq!(way.carried()[1], 0, "bob answered");
@@ -120,7 +121,7 @@ async fn a_call_moves_to_the_direct_path_and_back_without_losing_a_datagram() {
     let (forth, back) = (Talk::begin(&call.there, &call.here), Talk::begin(&call.here, &call.there));
     tokio::time::sleep(A_WHILE).await;
     for peer in [&call.caller, &call.callee] {
-        peer.add_remote_candidates(&[way.candidate()]);
+        peer.set_peer_network(&[way.candidate()], Mapping::Unknown);
         peer.start_probing();
     }
     until_path(&call.caller, STRAIGHT).await;
@@ -150,13 +151,13 @@ async fn a_direct_call_does_not_need_its_relay() {
     let call = call().await;
     let way = Way::between(&call.alice, &call.bob).await;
     for peer in [&call.caller, &call.callee] {
-        peer.add_remote_candidates(&[way.candidate()]);
+        peer.set_peer_network(&[way.candidate()], Mapping::Unknown);
         peer.start_probing();
     }
     until_path(&call.caller, STRAIGHT).await;
     until_path(&call.callee, STRAIGHT).await;
-    call.caller.clear_relay();
-    call.callee.clear_relay();
+    call.caller.clear_leg(0);
+    call.callee.clear_leg(0);
     let talk = Talk::begin(&call.there, &call.here);
     tokio::time::sleep(A_WHILE).await;
     assert_eq!(talk.missing().await, vec![]);
@@ -168,7 +169,7 @@ async fn loss_takes_what_it_takes_and_holds_back_nothing_else() {
     let quality = Quality { delay: Duration::from_millis(25), loss_percent: 10 };
     let way = Way::new([call.alice.address(), call.bob.address()], quality).await;
     for peer in [&call.caller, &call.callee] {
-        peer.add_remote_candidates(&[way.candidate()]);
+        peer.set_peer_network(&[way.candidate()], Mapping::Unknown);
         peer.start_probing();
     }
     until_path(&call.caller, STRAIGHT).await;

@@ -1,13 +1,14 @@
 //! Nodes, clients and things between them, for the tests.
 
 use ahoy_identity::SigningKey;
-use ahoy_protocol::datagram::{Side, parse_relay_frame, relay_frame};
-use ahoy_protocol::ids::CallSecret;
+use ahoy_protocol::datagram::{Move, Side, parse_relay_frame, relay_frame};
+use ahoy_protocol::ids::{CallSecret, LegKey};
 use ahoy_protocol::peer::{Candidate, CandidateKind};
 use ahoy_protocol::wire::Text;
 use ahoy_protocol::{CallId, NodeKey, Wire};
 use ahoy_transport::{ClientEndpoint, Connection, DatagramHandler, NodeEndpoint, NodeLimits, ObserveResponder, PathKind, Peer, PeerSetup};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -59,7 +60,7 @@ pub(crate) fn node_on(listen: &[&str]) -> Node {
 pub(crate) fn node_with(listen: &[&str], handler: Arc<dyn DatagramHandler>, limits: NodeLimits) -> Node {
     let listen: Vec<_> = listen.iter().map(|address| address.parse().expect("an address")).collect();
     let key = SigningKey::generate();
-    let endpoint = NodeEndpoint::bind(&listen, &key, &[ALPN], handler, limits).expect("loopback has room");
+    let endpoint = NodeEndpoint::bind(&listen, &[], &key, &[ALPN], handler, limits).expect("loopback has room");
     Node { key, endpoint }
 }
 
@@ -134,9 +135,18 @@ impl Client {
 
     /// Its side of the call numbered `call` with `other`.
     pub(crate) fn peer(&self, call: u8, side: Side, other: &Client) -> Peer {
+        self.peer_with(call, side, other, false)
+    }
+
+    /// The same, and it may open many sockets.
+    pub(crate) fn eager_peer(&self, call: u8, side: Side, other: &Client) -> Peer {
+        self.peer_with(call, side, other, true)
+    }
+
+    fn peer_with(&self, call: u8, side: Side, other: &Client, birthday: bool) -> Peer {
         let (call, secret) = (CallId([call; 16]), CallSecret([call; 32]));
         let (me, peer) = (self.key.device_key(), other.key.device_key());
-        self.endpoint.peer(PeerSetup { call, secret, me, peer, side }).expect("room for a call")
+        self.endpoint.peer(PeerSetup { call, secret, me, peer, side, birthday }).expect("room for a call")
     }
 }
 
@@ -152,23 +162,58 @@ pub(crate) fn client() -> Client {
 pub(crate) struct ToyRelay {
     legs: Mutex<Vec<[(SocketAddr, u32); 2]>>,
     pub(crate) forwarded: AtomicU64,
+    /// By channel, the counter of the last move that was believed.
+    moves: Mutex<BTreeMap<u32, u64>>,
+    /// Whether it takes nothing and gives nothing.
+    pub(crate) dead: AtomicBool,
 }
 
 impl ToyRelay {
     /// Joins two clients: channel `number` of the first to channel `number + 100` of the second.
     pub(crate) fn join(&self, one: &Client, other: &Client, number: u32) {
-        self.legs.lock().expect("no panic").push([(one.address(), number), (other.address(), number + 100)]);
+        self.join_at(one.address(), other.address(), number);
     }
-}
 
-impl DatagramHandler for ToyRelay {
-    fn handle(&self, from: SocketAddr, datagram: &[u8], out: &mut dyn FnMut(SocketAddr, &[u8])) {
-        let Ok((channel, payload)) = parse_relay_frame(datagram) else { return };
+    /// The same for clients who are seen at these addresses.
+    pub(crate) fn join_at(&self, one: SocketAddr, other: SocketAddr, number: u32) {
+        self.legs.lock().expect("no panic").push([(one, number), (other, number + 100)]);
+    }
+
+    /// The counter of a channel's last move; nothing before there was one.
+    pub(crate) fn moved(&self, channel: u32) -> u64 {
+        self.moves.lock().expect("no panic").get(&channel).copied().unwrap_or(0)
+    }
+
+    fn forward(&self, from: SocketAddr, channel: u32, payload: &[u8], out: &mut dyn FnMut(SocketAddr, &[u8])) {
         let legs = self.legs.lock().expect("no panic");
         let joined = legs.iter().flat_map(|[one, other]| [(one, other), (other, one)]).find(|(leg, _)| **leg == (from, channel));
         if let Some((_, (to, channel))) = joined {
             self.forwarded.fetch_add(1, Ordering::Relaxed);
             out(*to, &relay_frame(*channel, payload));
+        }
+    }
+
+    fn take_move(&self, from: SocketAddr, moved: Move, sealed: &[u8]) {
+        if moved.counter <= self.moved(moved.channel) || !ahoy_identity::check_leg_code(&leg_key(moved.channel), sealed) {
+            return;
+        }
+        self.moves.lock().expect("no panic").insert(moved.channel, moved.counter);
+        let mut legs = self.legs.lock().expect("no panic");
+        for (address, _) in legs.iter_mut().flatten().filter(|(_, channel)| *channel == moved.channel) {
+            *address = from;
+        }
+    }
+}
+
+impl DatagramHandler for ToyRelay {
+    fn handle(&self, from: SocketAddr, datagram: &[u8], out: &mut dyn FnMut(SocketAddr, &[u8])) {
+        if self.dead.load(Ordering::Relaxed) {
+            return;
+        }
+        if let Ok(moved) = Move::decode(datagram) {
+            self.take_move(from, moved, datagram);
+        } else if let Ok((channel, payload)) = parse_relay_frame(datagram) {
+            self.forward(from, channel, payload, out);
         }
     }
 }
@@ -178,6 +223,16 @@ pub(crate) fn relay() -> (Arc<ToyRelay>, Node) {
     let relay = Arc::new(ToyRelay::default());
     let node = node_with(&["127.0.0.1:0"], Arc::clone(&relay) as _, NodeLimits::default());
     (relay, node)
+}
+
+/// Puts the first leg of a call on channel `channel` of `node`.
+pub(crate) fn join(peer: &Peer, node: &Node, channel: u32) {
+    peer.set_leg(0, node.address(), channel, leg_key(channel));
+}
+
+/// The key that a [`ToyRelay`] gives with a channel.
+pub(crate) fn leg_key(channel: u32) -> LegKey {
+    LegKey([channel as u8; 32])
 }
 
 /// Two clients in a call through a relay.
@@ -197,8 +252,8 @@ pub(crate) async fn call() -> Call {
     let (alice, bob) = (client(), client());
     relay.join(&alice, &bob, 1);
     let (caller, callee) = (alice.peer(1, Side::Caller, &bob), bob.peer(1, Side::Callee, &alice));
-    caller.set_relay(node.address(), 1);
-    callee.set_relay(node.address(), 101);
+    join(&caller, &node, 1);
+    join(&callee, &node, 101);
     let (there, here) = tokio::join!(caller.connect(), callee.accept());
     let (there, here) = (there.expect("connected"), here.expect("connected"));
     Call { relay, node, alice, bob, caller, callee, there, here }
@@ -217,6 +272,120 @@ pub(crate) struct Way {
     cut: Arc<AtomicBool>,
     carried: Arc<[AtomicU64; 2]>,
     task: tokio::task::JoinHandle<()>,
+}
+
+/// A router that translates one client's address towards one node, and can forget by which.
+pub(crate) struct Nat {
+    /// The node's address, as the client sees it.
+    pub(crate) address: SocketAddr,
+    inside: Arc<tokio::net::UdpSocket>,
+    outside: tokio::sync::watch::Sender<Arc<tokio::net::UdpSocket>>,
+    client: SocketAddr,
+    tasks: Mutex<[tokio::task::AbortHandle; 2]>,
+}
+
+impl Nat {
+    pub(crate) async fn new(client: &Client, node: SocketAddr) -> Self {
+        let inside = Arc::new(bind().await);
+        let (outside, outsides) = tokio::sync::watch::channel(Arc::new(bind().await));
+        let address = inside.local_addr().expect("bound");
+        let out = tokio::spawn(translate(Arc::clone(&inside), outsides, node)).abort_handle();
+        let back = pass_back(&outside.borrow(), &inside, client.address());
+        Self { address, inside, outside, client: client.address(), tasks: Mutex::new([out, back]) }
+    }
+
+    /// The client's address, as the node sees it.
+    pub(crate) fn outside(&self) -> SocketAddr {
+        self.outside.borrow().local_addr().expect("bound")
+    }
+
+    /// From here on the client is seen at another address, and nothing that is sent to the old one arrives.
+    pub(crate) async fn forget(&self) {
+        let outside = Arc::new(bind().await);
+        let back = pass_back(&outside, &self.inside, self.client);
+        self.outside.send_replace(outside);
+        let mut tasks = self.tasks.lock().expect("no panic");
+        std::mem::replace(&mut tasks[1], back).abort();
+    }
+}
+
+impl Drop for Nat {
+    fn drop(&mut self) {
+        self.tasks.lock().expect("no panic").iter().for_each(tokio::task::AbortHandle::abort);
+    }
+}
+
+async fn bind() -> tokio::net::UdpSocket {
+    tokio::net::UdpSocket::bind("127.0.0.1:0").await.expect("loopback has room")
+}
+
+async fn translate(
+    inside: Arc<tokio::net::UdpSocket>,
+    outside: tokio::sync::watch::Receiver<Arc<tokio::net::UdpSocket>>,
+    node: SocketAddr,
+) {
+    let mut buffer = [0; 2048];
+    loop {
+        let (length, _) = inside.recv_from(&mut buffer).await.expect("bound");
+        let outside = Arc::clone(&outside.borrow());
+        let _ = outside.send_to(&buffer[..length], node).await;
+    }
+}
+
+fn pass_back(outside: &Arc<tokio::net::UdpSocket>, inside: &Arc<tokio::net::UdpSocket>, client: SocketAddr) -> tokio::task::AbortHandle {
+    let (outside, inside) = (Arc::clone(outside), Arc::clone(inside));
+    let pass = async move {
+        let mut buffer = [0; 2048];
+        loop {
+            let (length, _) = outside.recv_from(&mut buffer).await.expect("bound");
+            let _ = inside.send_to(&buffer[..length], client).await;
+        }
+    };
+    tokio::spawn(pass).abort_handle()
+}
+
+/// A link to `inside` that nothing passes which comes from `shut`; whoever else sends to it is seen at an address of his own.
+pub(crate) struct Gate {
+    pub(crate) address: SocketAddr,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Gate {
+    pub(crate) async fn new(inside: SocketAddr, shut: SocketAddr) -> Self {
+        let socket = Arc::new(bind().await);
+        let address = socket.local_addr().expect("bound");
+        Self { address, task: tokio::spawn(let_in(socket, inside, shut)) }
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn let_in(socket: Arc<tokio::net::UdpSocket>, inside: SocketAddr, shut: SocketAddr) {
+    let (mut seen, mut tasks) = (BTreeMap::new(), tokio::task::JoinSet::new());
+    let mut buffer = [0; 2048];
+    loop {
+        let (length, from) = socket.recv_from(&mut buffer).await.expect("bound");
+        if from == shut {
+            continue;
+        }
+        if let std::collections::btree_map::Entry::Vacant(place) = seen.entry(from) {
+            let outside = Arc::new(bind().await);
+            place.insert(Arc::clone(&outside));
+            let back = Arc::clone(&socket);
+            tasks.spawn(async move {
+                let mut buffer = [0; 2048];
+                loop {
+                    let (length, _) = outside.recv_from(&mut buffer).await.expect("bound");
+                    let _ = back.send_to(&buffer[..length], from).await;
+                }
+            });
+        }
+        let _ = seen[&from].send_to(&buffer[..length], inside).await;
+    }
 }
 
 /// What a link does to datagrams.

@@ -1,8 +1,10 @@
-//! A switch whose links have a delay, and lose packets if asked to: `ahoy-link [--delay-ms N] [--loss-percent P] [--seed S] [--lose xx..x.] INTERFACE…`
+//! A switch whose links have a delay, and lose packets if asked to:
+//! `ahoy-link [--delay-ms N] [--loss-percent P] [--seed S] [--lose xx..x.] INTERFACE[@MS]…`
 //!
 //! Run inside a namespace, it copies Ethernet frames between its interfaces, each after the delay, to the interface where the destination was last
-//! seen, or to all others. `--lose` gives a pattern that repeats over the frames: `x` is lost, `.` is not. It prints `forwarding` once it works, and
-//! ends with SIGTERM or SIGINT. It stands in for the kernel's `netem`, which not every kernel has.
+//! seen, or to all others. `INTERFACE@25` is a link that takes 25 ms more, in either direction. `--lose` gives a pattern that repeats over the
+//! frames: `x` is lost, `.` is not. It prints `forwarding` once it works, and ends with SIGTERM or SIGINT. It stands in for the kernel's `netem`,
+//! which not every kernel has.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -31,7 +33,14 @@ type Mac = [u8; MAC_BYTES];
 struct Options {
     delay: Duration,
     loss: Loss,
-    interfaces: Vec<String>,
+    links: Vec<Link>,
+}
+
+/// An interface, and how long its own link takes, one way.
+#[derive(Debug, PartialEq, Eq)]
+struct Link {
+    interface: String,
+    delay: Duration,
 }
 
 /// Which frames are lost.
@@ -48,7 +57,7 @@ struct Loss {
 struct InFlight {
     due: Instant,
     number: u64,
-    to: Vec<usize>,
+    to: usize,
     frame: Vec<u8>,
 }
 
@@ -75,19 +84,31 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Options, String> {
         let mut value = || args.next().ok_or_else(|| format!("{arg} needs a value"));
         let number = |text: String| text.parse::<f64>().ok().filter(|n| *n >= 0.0).ok_or_else(|| format!("{text} is not a number"));
         match arg.as_str() {
-            "--delay-ms" => options.delay = Duration::from_secs_f64(number(value()?)? / 1_000.0),
+            "--delay-ms" => options.delay = millis(number(value()?)?),
             "--loss-percent" => options.loss.per_million = (number(value()?)? * 10_000.0) as u32,
             "--seed" => options.loss.random = number(value()?)? as u64,
             "--lose" => options.loss.pattern = value()?.chars().map(|c| c == 'x').collect(),
             _ if arg.starts_with('-') => return Err(format!("unknown option {arg}")),
-            _ => options.interfaces.push(arg),
+            _ => {
+                let (interface, delay) = match arg.split_once('@') {
+                    Some((interface, delay)) => (interface, millis(number(delay.to_owned())?)),
+                    None => (arg.as_str(), Duration::ZERO),
+                };
+                options.links.push(Link { interface: interface.to_owned(), delay });
+            }
         }
     }
-    if options.interfaces.len() < 2 { Err("name at least two interfaces".to_owned()) } else { Ok(options) }
+    if options.links.len() < 2 { Err("name at least two interfaces".to_owned()) } else { Ok(options) }
+}
+
+fn millis(number: f64) -> Duration {
+    /// Longer than any link, so that no nonsense overflows.
+    const MILLIS_MAX: f64 = 60_000.0;
+    Duration::from_secs_f64(number.min(MILLIS_MAX) / 1_000.0)
 }
 
 fn forward(mut options: Options) -> io::Result<()> {
-    let sockets: Vec<OwnedFd> = options.interfaces.iter().map(|name| open(name)).collect::<Result<_, _>>()?;
+    let sockets: Vec<OwnedFd> = options.links.iter().map(|link| open(&link.interface)).collect::<Result<_, _>>()?;
     println!("forwarding");
     let mut seen_at: HashMap<Mac, usize> = HashMap::new();
     let mut in_flight: BinaryHeap<Reverse<InFlight>> = BinaryHeap::new();
@@ -103,15 +124,17 @@ fn forward(mut options: Options) -> io::Result<()> {
                 if options.loss.takes_next() || in_flight.len() >= FRAMES_MAX {
                     continue;
                 }
-                let to = seen_at.get(&to).map_or_else(|| (0..sockets.len()).collect(), |known| vec![*known]);
-                let to = to.into_iter().filter(|other| *other != port).collect();
-                number += 1;
-                in_flight.push(Reverse(InFlight { due: Instant::now() + options.delay, number, to, frame: frame.to_vec() }));
+                let to: Vec<usize> = seen_at.get(&to).map_or_else(|| (0..sockets.len()).collect(), |known| vec![*known]);
+                let began = Instant::now() + options.delay + options.links[port].delay;
+                for to in to.into_iter().filter(|other| *other != port) {
+                    number += 1;
+                    in_flight.push(Reverse(InFlight { due: began + options.links[to].delay, number, to, frame: frame.to_vec() }));
+                }
             }
         }
         while in_flight.peek().is_some_and(|Reverse(first)| first.due <= Instant::now()) {
             let Some(Reverse(InFlight { to, frame, .. })) = in_flight.pop() else { break };
-            to.iter().for_each(|port| write(&sockets[*port], &frame));
+            write(&sockets[to], &frame);
         }
     }
 }
@@ -224,10 +247,13 @@ mod tests {
     #[test]
     fn options_are_read_and_nonsense_is_refused() {
         let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>().into_iter();
-        let options = parse(words("--delay-ms 12.5 --lose x. a b")).unwrap();
-        assert_eq!((options.delay, options.interfaces.len()), (Duration::from_micros(12_500), 2));
+        let options = parse(words("--delay-ms 12.5 --lose x. a b@25")).unwrap();
+        assert_eq!(options.delay, Duration::from_micros(12_500));
+        let link = |interface: &str, millis| Link { interface: interface.to_owned(), delay: Duration::from_millis(millis) };
+        assert_eq!(options.links, [link("a", 0), link("b", 25)]);
         assert!(parse(words("a")).is_err());
         assert!(parse(words("--loud a b")).is_err());
         assert!(parse(words("a b --delay-ms")).is_err());
+        assert!(parse(words("a@ b")).is_err());
     }
 }

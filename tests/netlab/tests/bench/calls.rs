@@ -1,13 +1,10 @@
-//! The figures of `docs/benchmarks.md`: `make bench`. Nothing here is asserted but that the calls work.
+//! Calls to a phone that takes them at once: how long each step takes, and how good the sound is.
 
-#![allow(clippy::unwrap_used, reason = "tests")]
-
+use crate::figures::{self, Figures, now_ms};
+use crate::{LONG, speech_from_its_first_sound};
 use ahoy_lab::{Event, Lab, Nat, Network, Person, Plan, Process, Spot, lab_or_skip, wav};
-use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-const LONG: Duration = Duration::from_secs(60);
 /// Calls that count; one more goes before them.
 const CALLS: usize = 20;
 /// Long enough for the direct path to be found and for some syllables to compare.
@@ -27,8 +24,6 @@ const ROWS: [&str; 9] = [
     "mouth to ear",
     "quality, PESQ-WB",
 ];
-
-type Figures = BTreeMap<&'static str, Vec<f64>>;
 
 #[test]
 #[ignore = "measures; run it with `make bench`"]
@@ -50,21 +45,7 @@ fn calls() {
         let (alice, bob) = (network.person_at("alice", alice), network.person_at("bob", bob));
         measure(&network, &alice, &bob)
     });
-    println!("| figure | loopback | {ONE_WAY_MS} ms each way |\n|---|---|---|");
-    for row in ROWS {
-        println!("| {row} | {} | {} |", cell(Some(&loopback), row), cell(delayed.as_ref(), row));
-    }
-}
-
-/// Median, and the value that one in twenty is worse than.
-fn cell(figures: Option<&Figures>, row: &str) -> String {
-    let Some(mut values) = figures.and_then(|figures| figures.get(row)).cloned() else { return String::new() };
-    values.sort_by(f64::total_cmp);
-    let at = |share: f64| values[((values.len() - 1) as f64 * share).round() as usize];
-    if row.contains("PESQ") {
-        return format!("{:.2} (p5 {:.2}, n {})", at(0.5), at(0.05), values.len());
-    }
-    format!("{:.0} ms (p95 {:.0}, n {})", at(0.5), at(0.95), values.len())
+    figures::print(&ROWS, &[("loopback".to_owned(), Some(loopback)), (format!("{ONE_WAY_MS} ms each way"), delayed)]);
 }
 
 fn measure(network: &Network, alice: &Person, bob: &Person) -> Figures {
@@ -93,13 +74,6 @@ fn measure(network: &Network, alice: &Person, bob: &Person) -> Figures {
     figures
 }
 
-/// The sample speech without the silence that it begins with, which would count as a delay of the first sound.
-fn speech_from_its_first_sound() -> Vec<f32> {
-    const LOUD: f32 = 0.01;
-    let samples = wav::read_mono(&wav::sample_speech());
-    samples.into_iter().skip_while(|sample| sample.abs() < LOUD).collect()
-}
-
 fn bobs_events(bob: &Process, mark: usize) -> Vec<Event> {
     // Only events are lines of bob's output, so that lines and events are counted alike.
     bob.events().split_off(mark.min(bob.events().len()))
@@ -123,8 +97,4 @@ fn note(figures: &mut Figures, started_ms: f64, alices: &[Event], bobs: &[Event]
     let ahead_us = between(field(alices, "media", "play_started_us"), field(bobs, "media", "record_started_us"));
     add("mouth to ear", ahead_us.map(|us| us / 1_000.0 + quality.delay_samples as f64 / SAMPLES_PER_MS));
     add("quality, PESQ-WB", Some(quality.pesq_wb.into()));
-}
-
-fn now_ms() -> f64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is right").as_secs_f64() * 1_000.0
 }

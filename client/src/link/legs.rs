@@ -1,0 +1,213 @@
+//! The legs of a link: what the [keeper](super::keeper) decides, carried out.
+
+use super::keeper::{LegKeeper, Step};
+use crate::relays::{Leg, LegError, Relays};
+use ahoy_protocol::invitation::RelayOffer;
+use ahoy_protocol::peer::{LEGS_MAX, LegNews};
+use ahoy_protocol::relay::LegEvent;
+use ahoy_protocol::{CallId, DeviceKey, NodeKey};
+use ahoy_transport::{LegTrouble, Peer};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::sleep_until;
+use tracing::{debug, info};
+
+/// Attempts to join that have ended and wait to be looked at: one for each leg, and one that it took the place of.
+const JOINED_MAX: usize = 2 * LEGS_MAX;
+
+/// What the link has to do for its legs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Said {
+    /// Say this to the other side.
+    Tell(LegNews),
+    /// The other side has come to one of the relays.
+    Met,
+    /// Other relays are in use than before.
+    Changed,
+}
+
+/// The legs of a call with one device.
+#[derive(Debug)]
+pub(super) struct Legs {
+    relays: Relays,
+    call: CallId,
+    device: DeviceKey,
+    peer: Arc<Peer>,
+    keeper: LegKeeper,
+    held: [Option<Leg>; LEGS_MAX],
+    joining: [Option<Joining>; LEGS_MAX],
+    attempts: mpsc::Sender<Attempt>,
+    attempted: mpsc::Receiver<Attempt>,
+    troubles: mpsc::Receiver<LegTrouble>,
+    has_met: bool,
+}
+
+/// How an attempt to join ended.
+#[derive(Debug)]
+struct Attempt {
+    leg: u8,
+    relay: NodeKey,
+    joined: Result<Leg, LegError>,
+}
+
+/// An attempt to join, which is given up when this is dropped.
+#[derive(Debug)]
+struct Joining(JoinHandle<()>);
+
+impl Drop for Joining {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Legs {
+    /// The callee's: goes to the best relay of those that the caller offers.
+    pub(super) fn callee(relays: Relays, call: CallId, device: DeviceKey, peer: Arc<Peer>, offered: &[RelayOffer]) -> Self {
+        let keeper = LegKeeper::callee(Instant::now(), seed(), relays.choose(call, offered));
+        Self::new(relays, call, device, peer, keeper)
+    }
+
+    /// The caller's: goes to the relay that the callee named.
+    pub(super) fn caller(relays: Relays, call: CallId, device: DeviceKey, peer: Arc<Peer>, relay: NodeKey) -> Self {
+        let keeper = LegKeeper::caller(Instant::now(), seed(), relay);
+        Self::new(relays, call, device, peer, keeper)
+    }
+
+    fn new(relays: Relays, call: CallId, device: DeviceKey, peer: Arc<Peer>, keeper: LegKeeper) -> Self {
+        let (attempts, attempted) = mpsc::channel(JOINED_MAX);
+        let troubles = peer.leg_events();
+        let (held, joining) = (std::array::from_fn(|_| None), std::array::from_fn(|_| None));
+        Self { relays, call, device, peer, keeper, held, joining, attempts, attempted, troubles, has_met: false }
+    }
+
+    /// True if a leg stands at which both are.
+    pub(super) fn is_met(&self) -> bool {
+        self.keeper.is_met()
+    }
+
+    /// Where the relays in use are, by leg.
+    pub(super) fn in_use(&self) -> Vec<(u8, Option<SocketAddr>)> {
+        self.keeper.in_use().map(|(leg, relay)| (leg, self.relays.address(&relay))).collect()
+    }
+
+    /// The other side said something about a leg.
+    pub(super) fn hear(&mut self, news: LegNews) {
+        debug!(?news, "heard of a leg");
+        self.keeper.handle_news(Instant::now(), news);
+    }
+
+    /// A leg that stands by is wanted from here on.
+    pub(super) fn want_second(&mut self) {
+        self.keeper.handle_second_wanted(Instant::now());
+    }
+
+    /// The caller offers these relays, or this side's distances to them have changed.
+    pub(super) fn consider(&mut self, offered: &[RelayOffer]) {
+        self.keeper.handle_relays(Instant::now(), self.relays.choose(self.call, offered));
+    }
+
+    /// Nothing comes from the other side.
+    pub(super) fn repeat(&mut self) {
+        self.keeper.handle_silence(Instant::now());
+    }
+
+    /// Keeps the legs until there is something for the link to do. May be given up and called again.
+    pub(super) async fn next(&mut self) -> Said {
+        loop {
+            if !self.has_met && self.keeper.is_met() {
+                self.has_met = true;
+                return Said::Met;
+            }
+            while let Some(step) = self.keeper.poll_step() {
+                match step {
+                    Step::Join { leg, relay } => self.join(leg, relay),
+                    Step::Leave { leg } => self.leave(leg),
+                    Step::Tell(news) => return Said::Tell(news),
+                }
+            }
+            let due = self.keeper.poll_timeout();
+            let timer = async {
+                match due {
+                    Some(due) => sleep_until(due.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let in_use = self.keeper.in_use().count();
+            let [first, second] = &mut self.held;
+            tokio::select! {
+                Some(attempt) = self.attempted.recv() => self.handle_attempt(attempt),
+                event = happening(first) => self.handle_event(0, event),
+                event = happening(second) => self.handle_event(1, event),
+                Some(LegTrouble::Dead(leg)) = self.troubles.recv() => {
+                    info!(leg, "nothing comes through a leg");
+                    self.keeper.handle_dead(Instant::now(), leg);
+                }
+                () = timer => self.keeper.handle_timeout(Instant::now()),
+            }
+            if self.keeper.in_use().count() != in_use {
+                return Said::Changed;
+            }
+        }
+    }
+
+    fn join(&mut self, leg: u8, relay: NodeKey) {
+        debug!(leg, "joins a relay");
+        let (relays, call, device, attempts) = (self.relays.clone(), self.call, self.device, self.attempts.clone());
+        let task = tokio::spawn(async move {
+            let joined = relays.join(&relay, call, device).await;
+            let _ = attempts.send(Attempt { leg, relay, joined }).await;
+        });
+        self.joining[usize::from(leg)] = Some(Joining(task));
+    }
+
+    fn leave(&mut self, leg: u8) {
+        self.joining[usize::from(leg)] = None;
+        if self.held[usize::from(leg)].take().is_some() {
+            self.peer.clear_leg(leg);
+        }
+    }
+
+    fn handle_attempt(&mut self, attempt: Attempt) {
+        let (now, leg) = (Instant::now(), attempt.leg);
+        match attempt.joined {
+            Ok(joined) => {
+                if self.keeper.handle_joined(now, leg, attempt.relay, joined.is_peer_present) {
+                    self.peer.set_leg(leg, joined.relay, joined.channel, joined.key);
+                    self.held[usize::from(leg)] = Some(joined);
+                }
+            }
+            Err(error) => {
+                info!(%error, leg, "cannot join a relay");
+                self.keeper.handle_failed(now, leg, attempt.relay);
+            }
+        }
+    }
+
+    fn handle_event(&mut self, leg: u8, event: Option<LegEvent>) {
+        let now = Instant::now();
+        match event {
+            Some(LegEvent::PeerJoined) => self.keeper.handle_peer(now, leg, true),
+            Some(LegEvent::PeerLeft) => self.keeper.handle_peer(now, leg, false),
+            Some(LegEvent::Joined { .. } | LegEvent::Busy { .. } | LegEvent::Refused(_)) => {}
+            None => {
+                info!(leg, "a relay has gone");
+                self.keeper.handle_dead(now, leg);
+            }
+        }
+    }
+}
+
+fn seed() -> u64 {
+    u64::from_le_bytes(ahoy_identity::random())
+}
+
+/// What happens on a leg next; `None` once its relay has gone.
+async fn happening(leg: &mut Option<Leg>) -> Option<LegEvent> {
+    match leg {
+        Some(leg) => leg.next_event().await,
+        None => std::future::pending().await,
+    }
+}
