@@ -46,9 +46,9 @@ bench: ## the figures of docs/benchmarks.md, measured here; needs root for the e
 
 bench-rival: ## how long iroh takes to open a connection over the same emulated links; builds it first, which takes a while
 	@scripts/install-packages test
-	@$(CARGO) build --release --locked --manifest-path benches/iroh-rival/Cargo.toml
+	@$(CARGO) build --release --locked --manifest-path tests/rivals/iroh/Cargo.toml
 	@$(CARGO) build --release --locked -p ahoy-netlab
-	@AHOY_BIN_DIR=$(CURDIR)/target/release AHOY_RIVAL=$(CURDIR)/benches/iroh-rival/target/release/iroh-rival \
+	@AHOY_BIN_DIR=$(CURDIR)/target/release AHOY_RIVAL=$(CURDIR)/tests/rivals/iroh/target/release/iroh-rival \
 		$(CARGO) test --workspace --locked --test rival -- --ignored --nocapture --test-threads=1
 
 fmt: ## format everything

@@ -175,6 +175,29 @@ fn a_call_whose_only_way_is_gone_for_good_is_lost_for_both() {
 }
 
 #[test]
+fn who_hangs_up_while_nothing_comes_through_is_heard_all_the_same() {
+    for caller_hangs_up in [true, false] {
+        let mut network = Network::start(1, 1);
+        let (alice, bob) = (network.person("alice"), network.person("bob"));
+        let mut bob = bob.online(&["--auto-answer"]);
+        let call = alice.call("bob", &["--relay-only"]);
+        wait_for_voice(&call, 0);
+        network.relays[0].process.kill();
+        for side in [&call, &bob] {
+            let _ = side.wait_event(0, "reconnecting", LONG, |_| true);
+        }
+        if caller_hangs_up {
+            call.interrupt();
+        } else {
+            bob.send(r#"{"command":"hang-up"}"#);
+        }
+        for side in [&call, &bob] {
+            assert_eq!(side.wait_event(0, "ended", LONG, |_| true).text("reason"), "hung-up");
+        }
+    }
+}
+
+#[test]
 fn a_call_kept_on_relays_stays_there_and_tells_no_address() {
     let network = Network::start(1, 2);
     let (alice, bob) = (network.person("alice"), network.person("bob"));

@@ -1,5 +1,5 @@
 //! The rival's row of `docs/benchmarks.md`: how long iroh takes to open a connection to a peer that it knows, over the same emulated links as
-//! our calls. `make bench-rival` builds it (from `benches/iroh-rival`, which the workspace leaves out) and runs this.
+//! our calls. `make bench-rival` builds it (from `tests/rivals/iroh`, which the workspace leaves out) and runs this.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 

@@ -26,12 +26,12 @@ struct Seven {
 }
 
 impl Seven {
-    fn start(mut lab: Lab, nat: Nat) -> Self {
+    fn start(mut lab: Lab) -> Self {
         let login = lab.host("login");
         let supernodes: Vec<_> = (1..=3).map(|i| lab.host(&format!("supernode-{i}"))).collect();
         let relay = lab.host("relay");
-        let (alice_spot, alice_router) = lab.behind_nat("alice", nat);
-        let (bob_spot, bob_router) = lab.behind_nat("bob", nat);
+        let (alice_spot, alice_router) = lab.behind_nat("alice", Nat::PortPreserving);
+        let (bob_spot, bob_router) = lab.behind_nat("bob", Nat::PortPreserving);
         let network = Network::start_at(Plan { login, supernodes: supernodes.clone(), relays: vec![relay.clone()] });
         let (alice, bob) = (network.person_at("alice", alice_spot), network.person_at("bob", bob_spot));
         Self { network, alice, bob, alice_router, bob_router, supernodes, relay, lab }
@@ -88,7 +88,7 @@ fn has_path(kind: &str) -> impl Fn(&Event) -> bool {
 fn a_call_between_two_routers_finds_the_direct_path_and_sounds_good() {
     let _alone = alone();
     let Some(lab) = lab_or_skip() else { return };
-    let seven = Seven::start(lab, Nat::PortPreserving);
+    let seven = Seven::start(lab);
     let bob = seven.bob_online();
     let pesq = best_of_tries(GOOD_PESQ, || {
         let mark = bob.mark();
@@ -105,7 +105,7 @@ fn a_call_between_two_routers_finds_the_direct_path_and_sounds_good() {
 fn a_blocked_path_leaves_the_relay_and_nobody_on_the_way_learns_a_word() {
     let _alone = alone();
     let Some(lab) = lab_or_skip() else { return };
-    let seven = Seven::start(lab, Nat::PortPreserving);
+    let seven = Seven::start(lab);
     seven.block_direct();
     let folder = seven.network.folder().to_owned();
     let relay = Capture::start(&seven.relay, &folder.join("relay.pcap"));
@@ -135,7 +135,7 @@ fn a_blocked_path_leaves_the_relay_and_nobody_on_the_way_learns_a_word() {
 fn a_path_that_is_cut_in_the_middle_of_a_call_is_left_and_found_again() {
     let _alone = alone();
     let Some(lab) = lab_or_skip() else { return };
-    let seven = Seven::start(lab, Nat::PortPreserving);
+    let seven = Seven::start(lab);
     let bob = seven.bob_online();
     let call = seven.call(&[]);
     let sides = [&call, &bob];
