@@ -20,8 +20,17 @@ const OBSERVERS: usize = 3;
 const ENOUGH: usize = 2;
 const AFTER_ENOUGH: Duration = Duration::from_millis(50);
 
+/// What was gathered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gathered {
+    /// The conclusions.
+    pub assessment: Assessment,
+    /// Whether any observer answered. If none did, what they would have seen is missing.
+    pub is_observed: bool,
+}
+
 /// Gathers the addresses of this device's interfaces, those that nodes see its packets come from, and those that its router granted.
-pub async fn gather(endpoint: &ClientEndpoint, sessions: &Sessions, port_mapped: &[SocketAddr]) -> Assessment {
+pub async fn gather(endpoint: &ClientEndpoint, sessions: &Sessions, port_mapped: &[SocketAddr]) -> Gathered {
     let hosts = endpoint.host_candidates();
     let live: Vec<SocketAddr> = sessions.live().iter().map(|session| session.address).collect();
     let mut observations = Vec::new();
@@ -42,7 +51,7 @@ pub async fn gather(endpoint: &ClientEndpoint, sessions: &Sessions, port_mapped:
             deadline = deadline.min(Instant::now() + AFTER_ENOUGH);
         }
     }
-    assess(&hosts, &observations, port_mapped)
+    Gathered { assessment: assess(&hosts, &observations, port_mapped), is_observed: !observations.is_empty() }
 }
 
 /// Whom to ask, for each family: nodes at addresses as different as there are, those with which there is a session first, since they are alive.

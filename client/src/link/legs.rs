@@ -27,6 +27,8 @@ pub(super) enum Said {
     Met,
     /// Other relays are in use than before.
     Changed,
+    /// This device may have other addresses than before: nothing comes through a leg.
+    Moved,
 }
 
 /// The legs of a call with one device.
@@ -141,10 +143,13 @@ impl Legs {
                 Some(attempt) = self.attempted.recv() => self.handle_attempt(attempt),
                 event = happening(first) => self.handle_event(0, event),
                 event = happening(second) => self.handle_event(1, event),
-                Some(LegTrouble::Dead(leg)) = self.troubles.recv() => {
-                    info!(leg, "nothing comes through a leg");
-                    self.keeper.handle_dead(Instant::now(), leg);
-                }
+                Some(trouble) = self.troubles.recv() => match trouble {
+                    LegTrouble::Dead(leg) => {
+                        info!(leg, "nothing comes through a leg");
+                        self.keeper.handle_dead(Instant::now(), leg);
+                    }
+                    LegTrouble::Silent(_) => return Said::Moved,
+                },
                 () = timer => self.keeper.handle_timeout(Instant::now()),
             }
             if self.keeper.in_use().count() != in_use {

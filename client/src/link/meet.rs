@@ -51,7 +51,7 @@ pub(super) async fn meet(line: &Line, legs: &mut Legs, orders: &mut mpsc::Receiv
             },
             said = legs.next() => match said {
                 Said::Met if connecting.is_none() => connecting = Some(connect(line.peer.clone())),
-                Said::Met | Said::Changed => {}
+                Said::Met | Said::Changed | Said::Moved => {}
                 Said::Tell(news) => {
                     line.post(in_signal(news, is_first_word));
                     is_first_word = false;

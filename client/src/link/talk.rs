@@ -2,12 +2,13 @@
 
 use super::legs::{Legs, Said};
 use super::{Figures, LAST_WORDS_TIME, LINK_QUEUE, Line, LinkEventKind, Order, Privacy};
-use crate::candidates::gather;
+use crate::candidates::{Gathered, gather};
 use ahoy_path::nat::Assessment;
 use ahoy_protocol::List;
 use ahoy_protocol::datagram::Side;
 use ahoy_protocol::invitation::{RelayOffer, SignalKind};
 use ahoy_protocol::peer::{EndReason, LegNews, PeerMessage};
+use ahoy_resilience::Backoff;
 use ahoy_transport::{Connection, PathKind, PathStatus, RecvStream, SendStream, receive, send};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
@@ -19,6 +20,10 @@ use tracing::{debug, info};
 const SECOND_AFTER: Duration = Duration::from_secs(2);
 /// How often this device's addresses are looked at anew, though nothing says that they have changed: NATs do not say it.
 const GATHER_EVERY: Duration = Duration::from_secs(180);
+
+/// When nobody has said where this device's packets come from: first and longest wait before asking again.
+const GATHER_AGAIN_FIRST: Duration = Duration::from_secs(1);
+const GATHER_AGAIN_MOST: Duration = Duration::from_secs(16);
 
 /// A link on which both have greeted.
 pub(super) struct Talk<'a> {
@@ -37,16 +42,48 @@ pub(super) struct Talk<'a> {
     /// Since when the call has gone through a relay.
     relayed_since: Option<Instant>,
     has_second: bool,
+    was_silent: bool,
     /// Why the call is over, if it was said.
     last_word: Option<EndReason>,
 }
 
 /// Where this device may be reached, as far as it is known and told.
-#[derive(Default)]
 struct Addresses {
-    gathering: Option<JoinHandle<Assessment>>,
+    gathering: Option<JoinHandle<Gathered>>,
     known: Option<Assessment>,
     told: Option<Assessment>,
+    /// When they are looked at anew.
+    due: Instant,
+    backoff: Backoff,
+}
+
+impl Default for Addresses {
+    fn default() -> Self {
+        let backoff = Backoff::new(GATHER_AGAIN_FIRST, GATHER_AGAIN_MOST);
+        Self { gathering: None, known: None, told: None, due: Instant::now() + GATHER_EVERY, backoff }
+    }
+}
+
+impl Addresses {
+    /// Takes what was gathered. While nobody answers, what was known before is more likely to hold than nothing.
+    fn take(&mut self, now: Instant, gathered: Option<Gathered>) {
+        let is_observed = gathered.as_ref().is_some_and(|gathered| gathered.is_observed);
+        if is_observed {
+            self.backoff.after_success();
+            self.due = now + GATHER_EVERY;
+        } else {
+            self.due = now + self.backoff.after_failure(u64::from_le_bytes(ahoy_identity::random()));
+        }
+        if let Some(gathered) = gathered.filter(|_| is_observed || self.known.is_none()) {
+            self.known = Some(gathered.assessment);
+        }
+    }
+
+    /// The network is another: what was seen in the one before does not hold.
+    fn forget(&mut self) {
+        self.known = None;
+        self.backoff.after_success();
+    }
 }
 
 impl<'a> Talk<'a> {
@@ -74,6 +111,7 @@ impl<'a> Talk<'a> {
             privacy: None,
             relayed_since: None,
             has_second: false,
+            was_silent: false,
             last_word: None,
         }
     }
@@ -102,10 +140,9 @@ impl<'a> Talk<'a> {
         let mut distances = self.line.shared.relays.changes();
         let mut port_mapped = self.line.shared.port_mapped.clone();
         let mut path = self.path.clone();
-        let mut gather_at = Instant::now() + GATHER_EVERY;
         loop {
             self.tell_figures();
-            let second_at = self.second_due();
+            let (second_at, gather_at) = (self.second_due(), self.addresses.due);
             tokio::select! {
                 order = orders.recv() => match order {
                     Some(order) => self.carry_out(order),
@@ -121,14 +158,18 @@ impl<'a> Talk<'a> {
                 },
                 said = self.legs.next() => match said {
                     Said::Tell(news) => self.tell_of_leg(news),
+                    Said::Moved => if self.addresses.gathering.is_none() {
+                        self.gather();
+                    },
                     Said::Met | Said::Changed => {}
                 },
-                assessment = gathered(&mut self.addresses.gathering) => {
-                    self.addresses.known = assessment.or(self.addresses.known.take());
+                gathered = gathered(&mut self.addresses.gathering) => {
+                    self.addresses.take(Instant::now(), gathered);
                     self.exchange();
                 }
                 Ok(()) = network.changed() => {
                     debug!("the network has changed during a call");
+                    self.addresses.forget();
                     self.gather();
                 }
                 Ok(()) = distances.changed() => self.handle_distances(),
@@ -138,10 +179,7 @@ impl<'a> Talk<'a> {
                     self.has_second = true;
                     self.legs.want_second();
                 }
-                () = sleep_until(gather_at.into()) => {
-                    gather_at = Instant::now() + GATHER_EVERY;
-                    self.gather();
-                }
+                () = sleep_until(gather_at.into()), if self.addresses.gathering.is_none() => self.gather(),
             }
         }
     }
@@ -241,7 +279,11 @@ impl<'a> Talk<'a> {
         let path = *self.path.borrow();
         if path.is_silent {
             self.legs.repeat();
+        } else if self.was_silent && self.addresses.told.is_some() {
+            // Whatever was in the way may have changed this device's address.
+            self.gather();
         }
+        self.was_silent = path.is_silent;
         match (is_relayed(&path), self.relayed_since) {
             (true, None) => {
                 self.relayed_since = Some(Instant::now());
@@ -301,11 +343,11 @@ fn is_relayed(path: &PathStatus) -> bool {
 }
 
 /// This device's addresses, once they are known; `None` if that failed.
-async fn gathered(gathering: &mut Option<JoinHandle<Assessment>>) -> Option<Assessment> {
+async fn gathered(gathering: &mut Option<JoinHandle<Gathered>>) -> Option<Gathered> {
     let Some(task) = gathering else { return std::future::pending().await };
-    let assessment = task.await.ok();
+    let gathered = task.await.ok();
     *gathering = None;
-    assessment
+    gathered
 }
 
 async fn at(due: Option<Instant>) {
@@ -332,5 +374,31 @@ async fn read(mut incoming: RecvStream, messages: mpsc::Sender<PeerMessage>) {
         if messages.send(message).await.is_err() {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ahoy_path::nat::assess;
+
+    fn gathered(port_mapped: &str, is_observed: bool) -> Option<Gathered> {
+        let assessment = assess(&[], &[], &[port_mapped.parse().expect("an address")]);
+        Some(Gathered { assessment, is_observed })
+    }
+
+    #[test]
+    fn while_nobody_answers_the_addresses_stay_and_are_asked_for_again_soon() {
+        let (mut addresses, now) = (Addresses::default(), Instant::now());
+        let (first, second) = (gathered("192.0.2.1:1", true), gathered("192.0.2.2:1", false));
+        addresses.take(now, first.clone());
+        addresses.take(now, second.clone());
+        assert_eq!(addresses.known, first.map(|first| first.assessment));
+        assert!(addresses.due <= now + GATHER_AGAIN_FIRST);
+        addresses.forget();
+        addresses.take(now, second.clone());
+        assert_eq!(addresses.known, second.map(|second| second.assessment), "something is better than nothing in another network");
+        addresses.take(now, gathered("192.0.2.3:1", true));
+        assert_eq!(addresses.due, now + GATHER_EVERY);
     }
 }

@@ -56,11 +56,16 @@ fn is_alone(sessions: &[Session]) -> bool {
 }
 
 impl Inner {
-    pub(super) async fn fetch_roster(&self, session: &Session, version: u64) {
-        let since = self.roster.borrow().version;
-        if version <= since {
-            return;
+    /// A supernode says that there is a roster of this version.
+    pub(super) async fn handle_version(&self, session: &Session, version: u64) {
+        if version > self.roster.borrow().version {
+            self.fetch_roster(session).await;
         }
+    }
+
+    /// Asks a supernode for a newer roster.
+    pub(super) async fn fetch_roster(&self, session: &Session) {
+        let since = self.roster.borrow().version;
         if let Ok(Response::Roster(Some(roster))) = session.connection.request(&Request::Roster { since }, REQUEST_TIME).await {
             self.adopt_roster(&roster);
         }

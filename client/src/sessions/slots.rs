@@ -1,6 +1,6 @@
 //! The slots: each keeps one session, with one supernode after the other in the order of rendezvous hashing, with back-off and full jitter.
 
-use super::{Inner, REQUEST_TIME, Session, lock, random_u64};
+use super::{Inner, REQUEST_TIME, Session, lock, random_u64, registered};
 use crate::home::Account;
 use ahoy_directory::homes_for;
 use ahoy_protocol::NodeKey;
@@ -108,6 +108,11 @@ impl Inner {
                 debug!(%address, slot, "registered at a supernode");
                 self.set_registered(&session);
                 self.succeeded(&node.node);
+                if registered(&self.connected.borrow()).count() == 1 {
+                    // Whoever was away for long, or is here for a moment only, hears of the newest roster by this.
+                    let (inner, session) = (self.clone(), session.clone());
+                    tokio::spawn(async move { inner.fetch_roster(&session).await });
+                }
                 let current = lock(&self.account).credentials.clone();
                 if current != credentials {
                     session.register_again(&current).await;
@@ -191,7 +196,7 @@ impl Inner {
                 Ok(Ok(Some(Push::RosterVersion(version)))) => {
                     // An invitation behind it must not wait.
                     let (inner, session) = (self.clone(), session.clone());
-                    tokio::spawn(async move { inner.fetch_roster(&session, version).await });
+                    tokio::spawn(async move { inner.handle_version(&session, version).await });
                 }
                 Ok(Ok(Some(Push::Drain { within_ms }))) => {
                     debug!(within_ms, "a supernode is about to stop");

@@ -39,9 +39,7 @@ const TELL_PAUSE: Duration = Duration::from_millis(250);
 const TELL_DOUBLINGS_MAX: u32 = 3;
 /// How long after a suspicion a leg is asked: a relay has to have been told of a move before it takes in what comes after it.
 const ASK_AFTER_MOVE: Duration = Duration::from_millis(5);
-/// How long a leg that was only just set up may be silent before its relay is told where this device is.
-const JOIN_PATIENCE: Duration = Duration::from_secs(1);
-/// How long packets take both legs when the one in use changes, and in a doubt at least.
+/// How long packets take both legs when the one in use changes.
 const OVERLAP: Duration = Duration::from_millis(200);
 /// A leg is left for one with a shorter round trip no sooner after the last change.
 const SETTLED_AFTER: Duration = Duration::from_secs(5);
@@ -50,11 +48,6 @@ const COMPARED_SAMPLES_MIN: u32 = 4;
 /// The least margin by which the other's round trip must be shorter, and the same as a share.
 const MARGIN: Duration = Duration::from_millis(10);
 const MARGIN_SHARE: f64 = 0.15;
-
-/// How long a leg in use stays the one in use while it is under suspicion, and after it was changed to: packets take all legs meanwhile,
-/// and a stall that ends is no reason to change.
-const SUSPECT_KEPT: Duration = Duration::from_secs(1);
-const CHANGED_KEPT: Duration = Duration::from_secs(2);
 
 /// How much a leg can be counted upon, best first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -108,11 +101,6 @@ impl Leg {
         }
     }
 
-    /// Whether it is suspected, and not for long.
-    fn is_kept(&self, now: Instant) -> bool {
-        self.suspect_since.is_some_and(|since| now.saturating_duration_since(since) < SUSPECT_KEPT)
-    }
-
     /// When it is no longer counted upon, unless an answer comes.
     fn unreliable_at(&self) -> Option<Instant> {
         match self.proven_at {
@@ -127,17 +115,20 @@ impl Leg {
 
     fn heard(&mut self, now: Instant) {
         self.heard_at = Some(now);
-        self.tell_silent_at = None;
-        self.told_silent = 0;
+        (self.tell_silent_at, self.told_silent) = match self.proven_at {
+            Some(_) => (None, 0),
+            // Until an answer has come through it, silence shows in nothing else.
+            None => (Some(now + JOIN_TOLD_AFTER), TELL_DOUBLINGS_MAX),
+        };
     }
 
     fn answered(&mut self, now: Instant, sent_at: Instant, was_late: bool) {
+        self.proven_at = self.proven_at.max(Some(sent_at));
         self.heard(now);
         self.quality.answered(now.saturating_duration_since(sent_at));
         if !was_late {
             self.quality.count(false);
         }
-        self.proven_at = self.proven_at.max(Some(sent_at));
         self.missed = 0;
         if self.suspect_since.is_some_and(|since| sent_at >= since) {
             self.suspect_since = None;
@@ -148,10 +139,6 @@ impl Leg {
 
     fn missed_one(&mut self, now: Instant, sent_at: Instant) {
         if self.proven_at.is_none() {
-            // The peer may only be about to join; but the relay may also have lost sight of this device since it did.
-            if self.heard_at < Some(sent_at) {
-                self.tell_silent_at.get_or_insert(now + JOIN_PATIENCE);
-            }
             return;
         }
         self.quality.count(true);
@@ -300,9 +287,13 @@ impl Legs {
         self.iter_mut().for_each(|(_, leg)| leg.next_probe = now);
     }
 
-    /// Packets take all legs until one has answered.
-    pub(crate) fn double(&mut self, now: Instant) {
-        self.doubled = Some(Doubled { until: now + OVERLAP, proven_after: Some(now) });
+    /// Packets take all legs for so long, and until one has answered.
+    pub(crate) fn double(&mut self, now: Instant, time: Duration) {
+        self.doubled = Some(Doubled { until: now + time, proven_after: Some(now) });
+    }
+
+    pub(crate) fn is_doubled(&self) -> bool {
+        self.doubled.is_some()
     }
 
     /// The leg that carries a relayed call.
@@ -363,14 +354,12 @@ impl Legs {
     }
 
     fn choose(&mut self, now: Instant) {
-        let has_just_changed = self.changed_at.is_some_and(|at| now.saturating_duration_since(at) < CHANGED_KEPT);
-        if self.in_use.and_then(|id| self.get(id)).is_some_and(|leg| has_just_changed || leg.is_kept(now)) {
-            return;
-        }
         let order = |leg: &Leg| (leg.standing(), leg.quality.rtt().unwrap_or(Duration::MAX));
         let best = self.iter().min_by_key(|(_, leg)| order(leg)).map(|(id, leg)| (id, leg.standing()));
         let current = self.in_use.and_then(|id| Some((id, self.get(id)?.standing())));
         let chosen = match (current, best) {
+            // All legs are in use; which is the better one will be known at the end.
+            (Some((id, _)), _) if self.doubled.is_some() => Some(id),
             (Some((id, standing)), Some((best, best_standing))) if best_standing == standing => {
                 if best != id && self.is_clearly_nearer(now, best, id) { Some(best) } else { Some(id) }
             }

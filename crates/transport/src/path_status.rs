@@ -44,4 +44,6 @@ pub struct PathStatus {
 pub enum LegTrouble {
     /// Nothing has come through this leg for so long that another relay should take its place.
     Dead(u8),
+    /// Nothing comes through this leg for now. This device's NAT may have forgotten it: then its addresses are others from here on.
+    Silent(u8),
 }

@@ -298,7 +298,10 @@ impl PeerRoute {
                 self.report_way();
             }
             Event::Replay => self.replay(out),
-            Event::LegSilent(id) => self.send_move(now, id, out),
+            Event::LegSilent(id) => {
+                self.send_move(now, id, out);
+                let _ = self.leg_trouble.try_send(LegTrouble::Silent(id.0));
+            }
             Event::LegDead(id) => {
                 // An owner who does not listen replaces no legs.
                 let _ = self.leg_trouble.try_send(LegTrouble::Dead(id.0));

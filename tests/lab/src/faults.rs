@@ -114,7 +114,7 @@ impl Router {
         nft(&self.namespace, &rules);
     }
 
-    /// Restarts it: it knows no connection any more, and one with ports of its own gives others.
+    /// Restarts it: it knows no connection any more, nor anything that was blocked, and one with ports of its own gives others.
     ///
     /// # Panics
     /// If the system refuses.

@@ -15,7 +15,9 @@ use crate::process::Process;
 use crate::programs::program;
 use crate::system::{enter, inside, installed, run, try_run};
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::path::Path;
 use std::process::Command;
+use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use thiserror::Error;
@@ -129,6 +131,7 @@ impl Lab {
     fn build(delay_ms: Option<f64>) -> Result<Self, Skipped> {
         static LABS: AtomicU32 = AtomicU32::new(0);
         check(&TOOLS)?;
+        sweep();
         let prefix = format!("ahoy-{}-{}", std::process::id(), LABS.fetch_add(1, Ordering::Relaxed));
         let mut lab = Self {
             prefix,
@@ -266,6 +269,21 @@ impl Drop for Lab {
             }
         }
     }
+}
+
+/// Deletes the namespaces of test processes that were killed and could not do it themselves.
+fn sweep() {
+    static SWEPT: Once = Once::new();
+    SWEPT.call_once(|| {
+        for entry in std::fs::read_dir("/run/netns").into_iter().flatten().flatten() {
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            let owner = name.strip_prefix("ahoy-").and_then(|rest| rest.split_once('-')?.0.parse::<u32>().ok());
+            if owner.is_some_and(|owner| !Path::new(&format!("/proc/{owner}")).exists()) {
+                // Another process may have been quicker.
+                let _ = try_run("ip", &["netns", "delete", &name]);
+            }
+        }
+    });
 }
 
 /// Runs `work` on a thread inside the namespace of `spot`, so that the sockets it opens are there.

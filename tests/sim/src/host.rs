@@ -229,6 +229,12 @@ impl Host {
         self.legs.join(now, 1, 1, if self.udp_gets_out { Carrier::Udp } else { Carrier::Tcp });
     }
 
+    /// Whether anything is to go through the supernodes.
+    #[must_use]
+    pub fn has_signals(&self) -> bool {
+        !self.signals.is_empty()
+    }
+
     /// What is to go through the supernodes.
     pub fn take_signals(&mut self) -> Vec<(u32, Message)> {
         std::mem::take(&mut self.signals)

@@ -190,6 +190,9 @@ impl World {
     }
 
     fn carry_signals(&mut self) {
+        if self.signals.is_empty() && !self.hosts.iter().any(Host::has_signals) {
+            return;
+        }
         for host in [CALLER, CALLEE] {
             for (number, message) in self.hosts[host].take_signals() {
                 if self.is_online(host) {

@@ -171,6 +171,8 @@ impl PathAgent {
                 if self.state.selected().is_none_or(|selected| selected.socket != socket) {
                     self.close_socket(socket);
                 }
+                // The mapping that took over may itself be due.
+                self.settle_renewal(now);
             }
             Stage::Idle | Stage::Asking { .. } | Stage::Retiring { .. } => {}
         }

@@ -250,10 +250,8 @@ impl PathAgent {
 
     /// Sends packets by every way, the last ones again, and asks.
     fn doubt(&mut self, now: Instant, to: Pair, sign: Sign) {
-        let is_again = self.last_doubt.is_some_and(|last| now.saturating_duration_since(last) < DOUBTS_AGAIN);
-        self.doubts = if is_again { (self.doubts + 1).min(DOUBT_DOUBLINGS_MAX) } else { 0 };
+        let until = now + self.doubt_time(now);
         tracing::debug!(%to, ?sign, doubts = self.doubts, "direct path in doubt");
-        let until = now + OVERLAP * 2u32.pow(self.doubts);
         let is_blameless = sign == Sign::NetworkChanged;
         self.state = State::Doubtful(Doubt { to, since: now, until, has_searched: false, is_blameless });
         for (pair, path) in self.paths.iter_mut() {
@@ -266,9 +264,22 @@ impl PathAgent {
 
     /// Sends packets through every leg, the last ones again, and asks.
     pub(super) fn doubt_legs(&mut self, now: Instant, sign: Sign) {
-        tracing::debug!(?sign, "legs in doubt");
-        self.legs.double(now);
+        if self.legs.is_doubled() && sign != Sign::NetworkChanged {
+            // More copies would only fill a line that is full as it is.
+            self.legs.suspect(now);
+            return;
+        }
+        let time = self.doubt_time(now);
+        tracing::debug!(?sign, doubts = self.doubts, "legs in doubt");
+        self.legs.double(now, time);
         self.count_doubt(now, sign);
+    }
+
+    /// How long a doubt that begins now lasts at least.
+    fn doubt_time(&mut self, now: Instant) -> Duration {
+        let is_again = self.last_doubt.is_some_and(|last| now.saturating_duration_since(last) < DOUBTS_AGAIN);
+        self.doubts = if is_again { (self.doubts + 1).min(DOUBT_DOUBLINGS_MAX) } else { 0 };
+        OVERLAP * 2u32.pow(self.doubts)
     }
 
     fn count_doubt(&mut self, now: Instant, sign: Sign) {
