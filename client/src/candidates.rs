@@ -32,7 +32,8 @@ pub struct Gathered {
 /// Gathers the addresses of this device's interfaces, those that nodes see its packets come from, and those that its router granted.
 pub async fn gather(endpoint: &ClientEndpoint, sessions: &Sessions, port_mapped: &[SocketAddr]) -> Gathered {
     let hosts = endpoint.host_candidates();
-    let live: Vec<SocketAddr> = sessions.live().iter().map(|session| session.address).collect();
+    // What a tunnel shows is where TCP comes from, perhaps a proxy: no peer reaches this device there.
+    let live: Vec<SocketAddr> = sessions.live().iter().filter(|session| !session.is_tunnelled()).map(|session| session.address).collect();
     let mut observations = Vec::new();
     let mut asked = JoinSet::new();
     for observer in observers(&live, &sessions.roster()) {

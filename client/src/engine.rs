@@ -268,7 +268,7 @@ impl Engine {
                 }
                 let caller = Caller { name: received.user.name, user: received.user.user, device: received.device.device() };
                 let mut call = Call::new(now, self.config.media.clone(), false);
-                call.is_stranger = pin == PinCheck::First;
+                call.is_stranger = pin != PinCheck::Same;
                 let party = Party::new(received.device, invitation.homes.to_vec(), invitation.secret);
                 call.parties.insert(caller.device, party);
                 call.invitation = Some(invitation);
@@ -296,17 +296,30 @@ impl Engine {
         if old.invitation.is_some() {
             return;
         }
-        let (media_options, relay_only) = (old.media_options.clone(), old.relay_only);
+        let (media_options, relay_only, is_stranger) = (old.media_options.clone(), old.relay_only, old.is_stranger);
         if let Some(call) = self.calls.get_mut(&now) {
             call.media_options = media_options;
             call.relay_only = relay_only;
+            // To look somebody up is not to know him.
+            call.is_stranger |= is_stranger;
         }
+    }
+
+    /// From here on they are no strangers to each other.
+    fn remember_talk(&self, with: Name) {
+        let home = self.home.clone();
+        // The call does not wait for the disk.
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = home.remember_talk(&with) {
+                warn!(%error, "a call could not be remembered");
+            }
+        });
     }
 
     /// `None` for a key that has changed: then the user is warned.
     fn trusted(&self, name: &Name, user: &ahoy_protocol::UserKey, epoch: u32) -> Option<PinCheck> {
         match self.home.check_pin(name, user) {
-            Ok(PinCheck::Same) => Some(PinCheck::Same),
+            Ok(known @ (PinCheck::Same | PinCheck::Seen)) => Some(known),
             Ok(PinCheck::First) => {
                 let (home, name, user) = (self.home.clone(), name.clone(), *user);
                 // The call does not wait for the disk.
@@ -379,7 +392,7 @@ impl Engine {
         }
         let Some(call) = self.calls.get_mut(&id) else { return };
         call.relays = relays;
-        call.is_stranger = pin == PinCheck::First;
+        call.is_stranger = pin != PinCheck::Same;
         call.supernodes_asked = person.supernodes_asked;
         call.found_at = person.found_at.iter().map(ToString::to_string).collect();
         call.look_up = took;

@@ -126,6 +126,9 @@ struct AccountFile {
 struct Pin {
     user: String,
     epoch: u32,
+    /// Whether there has been a call with them that was answered.
+    #[serde(default)]
+    has_talked: bool,
 }
 
 /// What the key of somebody just looked up is, compared with the one seen first.
@@ -133,7 +136,9 @@ struct Pin {
 pub enum PinCheck {
     /// Never seen before: it is to be remembered.
     First,
-    /// The one known.
+    /// The one seen before, of somebody with whom no call has been answered yet.
+    Seen,
+    /// The one known from calls.
     Same,
     /// Another one. Nothing may be sent under it before the user has had a look.
     Changed,
@@ -298,7 +303,8 @@ impl Home {
     pub fn check_pin(&self, name: &Name, user: &UserKey) -> Result<PinCheck, HomeError> {
         let pins: BTreeMap<String, Pin> = self.folder.read_json(PINS)?.unwrap_or_default();
         Ok(match pins.get(name.as_str()) {
-            Some(known) if known.user == user.to_string() => PinCheck::Same,
+            Some(known) if known.user == user.to_string() && known.has_talked => PinCheck::Same,
+            Some(known) if known.user == user.to_string() => PinCheck::Seen,
             Some(_) => PinCheck::Changed,
             None => PinCheck::First,
         })
@@ -313,7 +319,21 @@ impl Home {
         let _writing = self.pins.lock().unwrap_or_else(PoisonError::into_inner);
         let mut pins: BTreeMap<String, Pin> = self.folder.read_json(PINS)?.unwrap_or_default();
         if !pins.contains_key(name.as_str()) && pins.len() < PINS_MAX {
-            pins.insert(name.to_string(), Pin { user: user.to_string(), epoch });
+            pins.insert(name.to_string(), Pin { user: user.to_string(), epoch, has_talked: false });
+            self.folder.write_json(PINS, &pins)?;
+        }
+        Ok(())
+    }
+
+    /// Remembers that there was a call with somebody that was answered: from here on he is no stranger.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub fn remember_talk(&self, name: &Name) -> Result<(), HomeError> {
+        let _writing = self.pins.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pins: BTreeMap<String, Pin> = self.folder.read_json(PINS)?.unwrap_or_default();
+        if let Some(pin) = pins.get_mut(name.as_str()).filter(|pin| !pin.has_talked) {
+            pin.has_talked = true;
             self.folder.write_json(PINS, &pins)?;
         }
         Ok(())
@@ -377,6 +397,8 @@ mod tests {
         let (first, other) = (UserKey([1; 32]), UserKey([2; 32]));
         assert_eq!(home.check_pin(&bob, &first).expect("read"), PinCheck::First);
         home.remember_pin(&bob, &first, 1).expect("stored");
+        assert_eq!(home.check_pin(&bob, &first).expect("read"), PinCheck::Seen);
+        home.remember_talk(&bob).expect("stored");
         assert_eq!(home.check_pin(&bob, &first).expect("read"), PinCheck::Same);
         assert_eq!(home.check_pin(&bob, &other).expect("read"), PinCheck::Changed);
         home.remember_pin(&bob, &other, 2).expect("stored");

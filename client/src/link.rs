@@ -1,7 +1,7 @@
 //! The link with one device of a call: legs on relays, the connection over them, and the control stream on that.
 //!
 //! A link is a task. It is given [`Order`]s and reports [`LinkEvent`]s; when its handle is dropped it delivers what it was given to say,
-//! closes, and ends. First the two [meet](meet), through a relay that the callee names; then they [talk](talk), for as long as the connection
+//! closes, and ends. First the two [meet], through a relay that the callee names; then they [talk], for as long as the connection
 //! lives, which survives half a minute in which nothing comes through. The [legs] are kept all the time, as the [keeper] decides.
 
 mod keeper;

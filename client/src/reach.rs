@@ -77,7 +77,7 @@ impl ReachSettings {
 }
 
 impl RelayPolicy {
-    /// True if a call stays on relays; `is_stranger`: this device had never seen the other side's key before it.
+    /// True if a call stays on relays; `is_stranger`: this device has not had a call with the other side that was answered.
     #[must_use]
     pub fn keeps_on_relays(self, is_stranger: bool) -> bool {
         match self {

@@ -195,9 +195,8 @@ impl Relays {
     }
 
     fn forget_connection(&self, node: &NodeKey) {
-        if let Some(connection) = self.book().connections.remove(node) {
-            connection.close(0, "silent");
-        }
+        // Not closed: legs of other calls may be on it, and it ends with the last of them.
+        self.book().connections.remove(node);
     }
 
     /// A relay could not be joined: nothing is believed of it until it answers again.

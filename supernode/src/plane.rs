@@ -43,6 +43,8 @@ const DEVICES_FOUND_MAX: usize = ahoy_protocol::record::DEVICES_MAX;
 
 /// Close code for somebody who did not register.
 const CODE_UNREGISTERED: u32 = 4;
+/// What he is told.
+const REGISTER_FIRST: &str = "register first";
 
 /// Everything that requests need.
 pub(crate) struct Plane {
@@ -100,7 +102,7 @@ impl Plane {
                 () = &mut unregistered, if !deadline_passed => {
                     deadline_passed = true;
                     if !self.is_known(&visitor) {
-                        visitor.connection.close(CODE_UNREGISTERED, "register first");
+                        visitor.connection.close(CODE_UNREGISTERED, REGISTER_FIRST);
                     }
                 }
             }
@@ -156,6 +158,10 @@ impl Plane {
         if is_of_devices(&request) && visitor.may_register() && !self.is_node(visitor) {
             let Some(_room) = self.work.begin_wait() else { return Ok(Some(self.busy(visitor, BUSY_TIME))) };
             visitor.registration().await;
+            // Who sends none has had his wait: what he asks later is answered at once, so that he takes no more room that others need.
+            if visitor.may_register() {
+                visitor.set_refused(refused(REGISTER_FIRST));
+            }
         }
         // Not before the request is here: whoever opens streams and sends nothing must not take the room of others.
         let Some(_room) = self.work.begin_request() else { return Ok(Some(self.busy(visitor, BUSY_TIME))) };
@@ -191,7 +197,7 @@ impl Plane {
             }
             request => match visitor.device() {
                 Some(device) => self.answer_device(visitor, device, request).await,
-                None => visitor.refusal().unwrap_or_else(|| refused("register first")),
+                None => visitor.refusal().unwrap_or_else(|| refused(REGISTER_FIRST)),
             },
         }
     }

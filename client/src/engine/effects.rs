@@ -205,7 +205,10 @@ impl Engine {
                 self.tell(Event::Ringing { call: call_word(id), device: device.to_string(), after_ms });
                 self.prepare_media(id, Microphone::Early);
             }
-            DeskEvent::Connected { call, with, device } => self.tell_connected(call, &with, device),
+            DeskEvent::Connected { call, with, device } => {
+                self.remember_talk(with.clone());
+                self.tell_connected(call, &with, device);
+            }
             DeskEvent::Ended { call: id, with, reason, connected_for } => {
                 let summary = self.calls.get(&id).map(|call| call.summary.clone()).unwrap_or_default();
                 self.tell(Event::Ended {

@@ -26,6 +26,8 @@ const NAMED_LATELY: Duration = Duration::from_secs(1);
 const JOINED_LATELY: Duration = Duration::from_secs(2);
 /// Relays that the other side may name in one call, so that it cannot keep this one running between them for ever.
 const NAMED_MAX: u32 = 512;
+/// Complaints about relays that the callee follows in one call, for the same reason.
+const COMPLAINTS_MAX: u32 = 512;
 /// Relays whose failures are remembered: more than are ever offered for one call.
 const RESTS_MAX: usize = 32;
 
@@ -59,6 +61,7 @@ pub(super) struct LegKeeper {
     relays: Vec<NodeKey>,
     rests: BTreeMap<NodeKey, Rest>,
     named: u32,
+    complaints: u32,
     random: u64,
     steps: VecDeque<Step>,
 }
@@ -125,7 +128,7 @@ impl LegKeeper {
 
     fn new(side: Side, seed: u64, relays: Vec<NodeKey>) -> Self {
         let slots = std::array::from_fn(|_| Slot { stand: Stand::Empty, named: None });
-        Self { side, slots, wanted: 1, relays, rests: BTreeMap::new(), named: 0, random: seed, steps: VecDeque::new() }
+        Self { side, slots, wanted: 1, relays, rests: BTreeMap::new(), named: 0, complaints: 0, random: seed, steps: VecDeque::new() }
     }
 
     /// True if a leg stands and the other side is there too, as far as its relay says.
@@ -344,6 +347,10 @@ impl LegKeeper {
             return;
         }
         let Some(relay) = slot.stand.relay() else { return };
+        if self.complaints >= COMPLAINTS_MAX {
+            return;
+        }
+        self.complaints += 1;
         self.rest(now, relay);
         if self.best(now, leg).is_some() {
             self.steps.push_back(Step::Leave { leg });

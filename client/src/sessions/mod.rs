@@ -51,6 +51,14 @@ pub struct Session {
     silent: Arc<AtomicU32>,
 }
 
+impl Session {
+    /// Whether the supernode is reached over TCP.
+    #[must_use]
+    pub fn is_tunnelled(&self) -> bool {
+        self.connection.is_tunnelled()
+    }
+}
+
 /// The sessions of this device. Clones share them; the tasks end with [`Sessions::stop`], or when the last clone is dropped.
 #[derive(Debug, Clone)]
 pub struct Sessions {

@@ -55,7 +55,7 @@ pub enum Event {
     /// Open so many sockets more, of the family of the device's IPv4 port, and answer with
     /// [`PathAgent::sockets_opened`](crate::PathAgent::sockets_opened).
     OpenSockets {
-        /// How many, at most [`SOCKETS_MAX`](crate::SOCKETS_MAX).
+        /// How many, at most [`SOCKETS_MAX`].
         count: u16,
     },
     /// Close this extra socket.

@@ -36,6 +36,8 @@ const PORT_MAPPING_TAKES: Duration = Duration::from_millis(30);
 const PORT_MAPPING_RENEWED: Duration = Duration::from_secs(20);
 /// A leg that was replaced is not replaced again before, so that both sides' complaints of one death lead to one replacement.
 const REPLACED_PAUSE: Duration = Duration::from_secs(2);
+/// How often the connection to a relay is kept alive.
+const TENDED: Duration = Duration::from_secs(9);
 /// First port of extra sockets.
 const EXTRA_PORTS: u16 = 40_000;
 
@@ -88,6 +90,8 @@ pub struct Host {
     gather: Gather,
     observations: Vec<Observation>,
     udp_gets_out: bool,
+    /// When its connections to relays say something again.
+    tend_due: Duration,
     /// When observers that did not answer are asked anew.
     gather_due: Option<Duration>,
     /// Whether nothing is known of the network that it is in.
@@ -151,6 +155,7 @@ impl Host {
             gather: Gather::new(dice.branch()),
             observations: Vec::new(),
             udp_gets_out: true,
+            tend_due: TENDED,
             gather_due: None,
             is_elsewhere: true,
             is_heard: false,
@@ -274,6 +279,7 @@ impl Host {
             return;
         }
         self.is_elsewhere = true;
+        self.tend_due = now;
         self.agent.handle_network_change(self.at(now), on_link(&self.interfaces, network));
         for leg in 0..legs::LEGS {
             match self.legs.up(leg) {
@@ -303,6 +309,7 @@ impl Host {
             self.legs.next_at(),
             self.port_mapping_due,
             self.gather_due,
+            Some(self.tend_due),
         ];
         parts.into_iter().flatten().min()
     }
@@ -533,7 +540,14 @@ impl Host {
         let Some(up) = self.legs.up(leg).filter(|up| up.carrier == Carrier::Udp) else { return };
         tracing::debug!(leg, "move");
         self.moves += 1;
-        self.send_to_relay(now, up.relay, Carrier::Udp, None, Payload::Move { channel: up.channel }, network);
+        self.send_to_relay(
+            now,
+            up.relay,
+            Carrier::Udp,
+            None,
+            Payload::Move { channel: up.channel, counter: u64::from(self.moves) },
+            network,
+        );
     }
 
     fn handle_leg_dead(&mut self, now: Duration, leg: usize) {
@@ -598,6 +612,12 @@ impl Host {
     }
 
     fn run_parts(&mut self, now: Duration, network: &mut Network) {
+        if self.tend_due <= now {
+            self.tend_due = now + TENDED;
+            for up in (0..legs::LEGS).filter_map(|leg| self.legs.up(leg)) {
+                self.send_to_relay(now, up.relay, up.carrier, None, Payload::Tend { channel: up.channel }, network);
+            }
+        }
         if self.port_mapping_due.is_some_and(|due| due <= now) {
             self.ask_for_ports(now, network);
         }

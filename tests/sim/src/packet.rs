@@ -39,7 +39,12 @@ impl Packet {
             Payload::Probe(bytes) => u32::try_from(bytes.len()).unwrap_or(u32::MAX),
             Payload::Voice(_) => VOICE_BYTES,
             Payload::Message { .. } | Payload::Join { .. } => MESSAGE_BYTES,
-            Payload::Received { .. } | Payload::Joined { .. } | Payload::Paired | Payload::Reset | Payload::Move { .. } => 60,
+            Payload::Received { .. }
+            | Payload::Joined { .. }
+            | Payload::Paired
+            | Payload::Reset
+            | Payload::Move { .. }
+            | Payload::Tend { .. } => 60,
             Payload::Observe { .. } | Payload::Observed { .. } => 64,
         };
         HEADER_BYTES + payload
@@ -99,6 +104,13 @@ pub enum Payload {
     Reset,
     /// To a relay: this leg's device sends from here.
     Move {
+        /// The leg.
+        channel: u32,
+        /// Higher than in every move before.
+        counter: u64,
+    },
+    /// To a relay, on a leg's connection: nothing but that.
+    Tend {
         /// The leg.
         channel: u32,
     },

@@ -152,6 +152,16 @@ impl Side {
         addresses.router(topology, before, plan, line, range).1
     }
 
+    /// Whether one of its NATs drops mappings at some age, however busy they are.
+    #[must_use]
+    pub fn drops_by_age(&self) -> bool {
+        match self.access {
+            Access::Nat(nat) | Access::Dual(nat, _) => nat.lifetime_s.is_some(),
+            Access::Double { outer, inner } => outer.lifetime_s.or(inner.lifetime_s).is_some(),
+            Access::Open | Access::V6(_) | Access::Blocked => false,
+        }
+    }
+
     /// Which addresses its host gets.
     #[must_use]
     pub fn families(&self) -> Families {

@@ -3,7 +3,7 @@
 use crate::dice::Dice;
 use crate::host::Place;
 use crate::link::Quality;
-use crate::server::{SERVER_PORT, Server};
+use crate::server::SERVER_PORT;
 use crate::topology::{CORE, Device, PortId, RouterId, RouterPlan, SegmentId, Topology};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -127,11 +127,11 @@ impl Addresses {
     }
 
     /// A server in the core.
-    pub fn server(&mut self, topology: &mut Topology, number: usize, quality: Quality) -> (Server, Place) {
+    pub fn server(&mut self, topology: &mut Topology, number: usize, quality: Quality) -> (PortId, Place) {
         let (v4, v6) = self.public();
         let port = topology.attach(Device::Server(number), CORE, Some(v4), Some((v6, 128)), quality);
         let at = |ip: IpAddr| SocketAddr::new(ip, SERVER_PORT);
-        (Server::new(port), Place { v4: at(v4.into()), v6: at(v6.into()) })
+        (port, Place { v4: at(v4.into()), v6: at(v6.into()) })
     }
 }
 
@@ -143,7 +143,7 @@ pub struct Ground {
     /// What gives addresses out.
     pub addresses: Addresses,
     /// The observers and then the relays.
-    pub servers: Vec<Server>,
+    pub servers: Vec<PortId>,
     /// Where the observers are.
     pub observers: Vec<Place>,
     /// Where the relays are.
@@ -157,9 +157,9 @@ impl Ground {
         let mut topology = Topology::new(dice.branch());
         let mut addresses = Addresses::new();
         let qualities = std::iter::repeat_n(observers, OBSERVERS).chain(relays);
-        let built: Vec<(Server, Place)> =
+        let built: Vec<(PortId, Place)> =
             qualities.enumerate().map(|(number, quality)| addresses.server(&mut topology, number, quality)).collect();
-        let (servers, places): (Vec<Server>, Vec<Place>) = built.into_iter().unzip();
+        let (servers, places): (Vec<PortId>, Vec<Place>) = built.into_iter().unzip();
         let (observers, relays) = places.split_at(OBSERVERS);
         Self { observers: observers.to_vec(), relays: relays.to_vec(), topology, addresses, servers }
     }

@@ -23,6 +23,8 @@ const HEARD_AGAIN: Duration = Duration::from_secs(6);
 const CALM_GAP_MAX: Duration = Duration::from_millis(1500);
 /// Packets that may be missing in the calm beside the share that the lines lose: chance has its way with a few hundred.
 const MISSING_BY_CHANCE: f64 = 20.0;
+/// The same where a router drops a mapping in the middle of the calm: a second's worth.
+const MISSING_BY_AGE: f64 = 50.0;
 /// Changes of the way that counts in the last seconds of the calm: a few moves are no flapping, and copies that go another way for a moment
 /// are none at all.
 const CALM_CHANGES_MAX: usize = 4;
@@ -152,7 +154,7 @@ impl Scenario {
                 wrong.push(format!("the {name} heard nothing for {gap:?} in the calm after the last fault"));
             }
             let (missing, sent) = host.ear.missing(&peer.voice, self.over_at + HEARD_AGAIN, end - Duration::from_secs(1));
-            if missing as f64 > sent as f64 * self.lost_at_most() + MISSING_BY_CHANCE {
+            if missing as f64 > sent as f64 * self.lost_at_most() + self.missing_at_most() {
                 wrong.push(format!("the {name} missed {missing} of {sent} packets in the calm after the last fault"));
             }
             if host.silences.last().is_some_and(|(_, is_silent)| *is_silent) {
@@ -180,6 +182,17 @@ impl Scenario {
     fn lost_at_most(&self) -> f64 {
         let qualities = self.links.access.iter().chain(&self.links.home).chain(self.roamed());
         0.02 + 3.0 * qualities.map(|quality| quality.loss.mean()).sum::<f64>()
+    }
+
+    /// How many may be missing beside that.
+    fn missing_at_most(&self) -> f64 {
+        let roamed = self.mishaps.iter().filter_map(|(_, mishap)| match mishap {
+            Mishap::Roam(_, side, _) => Some(side),
+            _ => None,
+        });
+        let carrier = matches!(self.pair.together, Together::Carrier(NatKind { lifetime_s: Some(_), .. }));
+        let drops = carrier || self.pair.sides.iter().chain(roamed).any(Side::drops_by_age);
+        MISSING_BY_CHANCE + if drops { MISSING_BY_AGE } else { 0.0 }
     }
 
     fn roamed(&self) -> impl Iterator<Item = &Quality> {

@@ -531,7 +531,7 @@ mod tests {
         let mut two = Two { topology, ports };
         two.topology.set_core_cut(true);
         assert_eq!(two.carry(0, two.address(1, false)), None);
-        assert_eq!(two.carry(0, place.v4).map(|(port, ..)| port), Some(server.port()));
+        assert_eq!(two.carry(0, place.v4).map(|(port, ..)| port), Some(server));
         two.topology.set_core_cut(false);
         assert!(two.carry(0, two.address(1, false)).is_some());
     }

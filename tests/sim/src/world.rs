@@ -108,6 +108,7 @@ impl World {
         let start = Instant::now();
         let Ground { topology, addresses, servers, observers, relays } = ground;
         let mut network = Network::new(topology);
+        let servers = servers.into_iter().map(|port| Server::new(port, start)).collect();
         let [caller, callee] = sides;
         let mut host = |index, side: SidePlan, network: &Network| {
             let SidePlan { interfaces, port, birthday } = side;
@@ -230,7 +231,7 @@ impl World {
             Fault::Cut(is_cut) => self.network.topology.set_core_cut(is_cut),
             Fault::Relay { relay, is_up } => {
                 let server = &mut self.servers[OBSERVERS + relay];
-                server.restart();
+                server.restart(self.now);
                 self.network.topology.set_link(server.port(), is_up);
             }
             Fault::Sleep { host, time } => self.hosts[host].sleep(self.now + time),

@@ -44,8 +44,9 @@ fn every_pair_connects_and_each_that_can_be_direct_is_soon() {
         }
     }
     println!(
-        "{} calls, {direct} direct, {relayed} relayed; direct after {:?} (median), {:?} more than two round trips (median), {:?} (most)",
+        "{} calls, {direct} direct, {relayed} relayed; {} had to be direct and were after {:?} (median), {:?} more than two round trips (median), {:?} (most)",
         direct + relayed,
+        after.len(),
         median(&after),
         median(&excess),
         after.iter().max()

@@ -18,6 +18,8 @@ use tokio_rustls::TlsAcceptor;
 
 /// Connections that the system holds for us while we are busy.
 const BACKLOG: i32 = 1024;
+/// Who connects has to begin the handshake within this time; a client of ours does it at once.
+const FIRST_WORD_TIME_MAX: Duration = Duration::from_secs(3);
 /// Before a socket is asked again that could give no connection, as happens when the process has too many files open.
 const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(100);
 
@@ -127,7 +129,11 @@ impl Service {
 
     async fn tunnel(self, stream: TcpStream, place: Place) {
         tune(&stream);
-        let Some(handshake) = self.server.begin_handshake() else { return };
+        // Who says nothing takes no place of those who do.
+        if !matches!(timeout(FIRST_WORD_TIME_MAX, stream.readable()).await, Ok(Ok(()))) {
+            return;
+        }
+        let Some(handshake) = self.server.begin_handshake(&place) else { return };
         match timeout(HANDSHAKE_TIME_MAX, self.tls.accept(stream)).await {
             Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(ahoy_protocol::tunnel::ALPN) => {
                 drop(handshake);

@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -22,6 +22,8 @@ use tokio::time::sleep;
 /// Tunnels from one address prefix (IPv4 /24, IPv6 /48), handshakes included: a company behind one address, not a flood. Loopback is free of
 /// it. Each costs some tens of kilobytes with what TLS and the system hold for it.
 const TUNNELS_PER_PREFIX_MAX: usize = 512;
+/// TLS handshakes at once from one address prefix: a fraction of all that a node makes, so that a few prefixes cannot keep everybody else out.
+const HANDSHAKES_PER_PREFIX_MAX: usize = 64;
 /// A tunnel through which nobody has proved a key within this time is ended.
 const UNUSED_MAX: Duration = Duration::from_secs(20);
 
@@ -33,7 +35,6 @@ pub(crate) struct TunnelServer {
     addresses: Mutex<VirtualAddresses>,
     open: RwLock<HashMap<SocketAddr, Arc<ServedTunnel>>>,
     counts: Mutex<Counts>,
-    handshakes: Arc<AtomicUsize>,
     tunnels_max: usize,
     handshakes_max: usize,
     /// Of tunnels that have ended.
@@ -46,6 +47,19 @@ pub(crate) struct TunnelServer {
 struct Counts {
     tunnels: usize,
     by_prefix: HashMap<IpPrefix, usize>,
+    handshakes: usize,
+    handshakes_by_prefix: HashMap<IpPrefix, usize>,
+}
+
+/// Takes one away from what is counted for a prefix.
+fn uncount(by_prefix: &mut HashMap<IpPrefix, usize>, prefix: Option<IpPrefix>) {
+    let Some(prefix) = prefix else { return };
+    if let Some(here) = by_prefix.get_mut(&prefix) {
+        *here -= 1;
+        if *here == 0 {
+            by_prefix.remove(&prefix);
+        }
+    }
 }
 
 /// The part of an address that whoever has it cannot easily change.
@@ -122,23 +136,22 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut counts = self.server.counts();
         counts.tunnels -= 1;
-        let Some(prefix) = self.prefix else { return };
-        if let Some(here) = counts.by_prefix.get_mut(&prefix) {
-            *here -= 1;
-            if *here == 0 {
-                counts.by_prefix.remove(&prefix);
-            }
-        }
+        uncount(&mut counts.by_prefix, self.prefix);
     }
 }
 
 /// Counts a handshake for as long as it lasts.
 #[derive(Debug)]
-pub(crate) struct Handshake(Arc<AtomicUsize>);
+pub(crate) struct Handshake {
+    server: Arc<TunnelServer>,
+    prefix: Option<IpPrefix>,
+}
 
 impl Drop for Handshake {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        let mut counts = self.server.counts();
+        counts.handshakes -= 1;
+        uncount(&mut counts.handshakes_by_prefix, self.prefix);
     }
 }
 
@@ -152,7 +165,6 @@ impl TunnelServer {
             addresses: Mutex::new(addresses),
             open: RwLock::default(),
             counts: Mutex::default(),
-            handshakes: Arc::default(),
             tunnels_max,
             handshakes_max,
             dropped: AtomicU64::new(0),
@@ -176,11 +188,19 @@ impl TunnelServer {
         Some(Place { server: Arc::clone(self), client, prefix })
     }
 
-    /// Begins a TLS handshake, if not too many are under way.
-    pub(super) fn begin_handshake(&self) -> Option<Handshake> {
-        let before = self.handshakes.fetch_add(1, Ordering::Relaxed);
-        let handshake = Handshake(Arc::clone(&self.handshakes));
-        (before < self.handshakes_max).then_some(handshake)
+    /// Begins the TLS handshake of `place`, if not too many are under way.
+    pub(super) fn begin_handshake(self: &Arc<Self>, place: &Place) -> Option<Handshake> {
+        let prefix = place.prefix;
+        let mut counts = self.counts();
+        let here = prefix.and_then(|prefix| counts.handshakes_by_prefix.get(&prefix).copied()).unwrap_or(0);
+        if counts.handshakes >= self.handshakes_max || here >= HANDSHAKES_PER_PREFIX_MAX {
+            return None;
+        }
+        counts.handshakes += 1;
+        if let Some(prefix) = prefix {
+            counts.handshakes_by_prefix.insert(prefix, here + 1);
+        }
+        Some(Handshake { server: Arc::clone(self), prefix })
     }
 
     /// Carries the datagrams of one tunnel until it ends.
@@ -334,9 +354,19 @@ mod tests {
         let server = TunnelServer::new(Arc::new(Nothing), 2, 1);
         let places: Vec<_> = (0..3).map(|_| server.enter(client("127.0.0.1:5"))).collect();
         assert_eq!(places.iter().flatten().count(), 2);
-        let first = server.begin_handshake();
-        assert!(first.is_some() && server.begin_handshake().is_none());
+        let place = places[0].as_ref().expect("there was room");
+        let first = server.begin_handshake(place);
+        assert!(first.is_some() && server.begin_handshake(place).is_none());
         drop(first);
-        assert!(server.begin_handshake().is_some());
+        assert!(server.begin_handshake(place).is_some());
+    }
+
+    #[test]
+    fn one_prefix_cannot_take_all_handshakes() {
+        let server = TunnelServer::new(Arc::new(Nothing), 1000, 1000);
+        let (crowd, other) = (server.enter(client("192.0.2.1:5")).expect("room"), server.enter(client("198.51.100.1:5")).expect("room"));
+        let handshakes: Vec<_> = (0..HANDSHAKES_PER_PREFIX_MAX + 1).map(|_| server.begin_handshake(&crowd)).collect();
+        assert_eq!(handshakes.iter().flatten().count(), HANDSHAKES_PER_PREFIX_MAX);
+        assert!(server.begin_handshake(&other).is_some());
     }
 }

@@ -219,6 +219,8 @@ async fn a_tunnel_that_leads_nowhere_after_a_change_of_network_is_given_up_soon(
     let (client, server, proxy) = (client(), node(), TestProxy::new(Language::Http, None).await);
     client.endpoint.set_reach(through(&proxy, "http://"));
     let (there, _here) = dig(&client, &server).await;
+    // The last acknowledgements of the handshakes are still under way, and would be taken for a sign of life.
+    tokio::time::sleep(Duration::from_millis(500)).await;
     proxy.hold_up();
     client.endpoint.handle_network_change();
     timeout(PATIENCE, there.closed()).await.expect("long before QUIC would have noticed");
