@@ -83,16 +83,18 @@ impl PeerAddresses {
 
     /// IPv4 addresses at which it may be seen from outside: IPv6 is hardly ever translated.
     fn outside(&self) -> Vec<SocketAddr> {
-        let reflexive = self.said.iter().filter(|candidate| match candidate.kind {
-            CandidateKind::ServerReflexive | CandidateKind::PeerReflexive => candidate.address.is_ipv4(),
+        // What it is seen as comes first; where nothing is translated, that is its own address. Ports are guessed at public addresses alone: a
+        // peer must not have this device search the hosts of a network that it is in and the peer is not.
+        let reflexive = |candidate: &&Candidate| match candidate.kind {
+            CandidateKind::ServerReflexive | CandidateKind::PeerReflexive => true,
             CandidateKind::Host | CandidateKind::VpnHost | CandidateKind::PortMapped => false,
-        });
-        // Where nothing is translated, its own address is what it is seen as.
-        let own = self.said.iter().filter(|candidate| match candidate.kind {
-            CandidateKind::Host | CandidateKind::PortMapped => is_public(candidate.address.ip()),
+        };
+        let own = |candidate: &&Candidate| match candidate.kind {
+            CandidateKind::Host | CandidateKind::PortMapped => true,
             CandidateKind::VpnHost | CandidateKind::ServerReflexive | CandidateKind::PeerReflexive => false,
-        });
-        reflexive.chain(own).map(|candidate| candidate.address).collect()
+        };
+        let named = self.said.iter().filter(reflexive).chain(self.said.iter().filter(own));
+        named.map(|candidate| candidate.address).filter(|address| is_public(address.ip())).collect()
     }
 }
 

@@ -3,7 +3,7 @@
 //! Nothing here waits: an hour of a call takes a second. A [`world::World`] holds two [`host::Host`]s, each with a real
 //! [`ahoy_path::PathAgent`] and around it what the client does with one, and the [`network::Network`] between them: [`link`]s with delay,
 //! jitter, loss, a rate and a queue; [`nat`]s by RFC 4787, one behind another where a carrier has one too; [`firewall`]s; [`server`]s that
-//! observe and relay. What befalls a call is a [`world::Fault`].
+//! observe, and relay by the production relay's [`ahoy_relay::Forwarder`]. What befalls a call is a [`world::Fault`].
 //!
 //! What must come of a call is not asked of the agents: the [`oracle`] reads it off the topology, and the [`guard`] watches each packet that
 //! an agent sends. Everything that chance decides comes from one seed, so that a failure can be played again.
