@@ -59,7 +59,7 @@ fn the_only_supernode_and_relay_come_back_empty_and_elsewhere_and_people_are_fou
     let mut network = Network::start(1, 1);
     let (alice, bob) = (network.person("alice"), network.person("bob"));
     let bob = bob.online(&["--auto-answer"]);
-    wait_for_voice(&alice.call("bob", &["--seconds", "1"]), 0);
+    wait_for_voice(&alice.call("bob", &["--seconds", "3"]), 0);
     network.supernodes[0].process.kill();
     network.relays[0].process.kill();
     for (role, label) in [("supernode", "supernode again"), ("relay", "relay again")] {
