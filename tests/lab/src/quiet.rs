@@ -3,7 +3,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// How often a call that stumbled is repeated.
-const TRIES: usize = 3;
+const TRIES: usize = 5;
 
 /// Until the guard is dropped, no other test of the same program that asks for it runs. Cargo runs one test program after another.
 pub fn alone() -> MutexGuard<'static, ()> {
