@@ -298,7 +298,7 @@ impl Desk {
     /// The connection with a device could not be made, or is lost and does not come back.
     pub fn handle_peer_lost(&mut self, now: Instant, call: CallId, device: DeviceKey) {
         match self.of(call) {
-            Some(Call::Outgoing(outgoing)) => outgoing.handle_lost(device),
+            Some(Call::Outgoing(outgoing)) => outgoing.handle_lost(now, device),
             Some(Call::Incoming(incoming)) => incoming.handle_lost(now, device),
             None => {}
         }

@@ -33,5 +33,6 @@ pub const LOOK_UP_TIME: Duration = Duration::from_secs(10);
 pub const INVITE_TIME: Duration = Duration::from_secs(12);
 /// How long an answered call may take to be confirmed by the caller before it counts as lost.
 pub const CONFIRM_TIME: Duration = Duration::from_secs(15);
-/// How long a device whose connection with the caller is lost goes on ringing: the caller's word on why comes through the supernodes.
+/// How long a device whose connection with the caller is lost goes on ringing, and the caller waits for one that is lost: the other side's word on
+/// why comes through the supernodes.
 pub const LAST_WORD_TIME: Duration = Duration::from_secs(2);

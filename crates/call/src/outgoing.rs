@@ -1,7 +1,7 @@
 //! A call that was placed here.
 
 use crate::desk::{Caller, Effect, Effects, Event, Identity};
-use crate::{INVITE_TIME, LOOK_UP_TIME, RING_TIME};
+use crate::{INVITE_TIME, LAST_WORD_TIME, LOOK_UP_TIME, RING_TIME};
 use ahoy_protocol::invitation::SignalKind;
 use ahoy_protocol::peer::{EndReason, PeerMessage};
 use ahoy_protocol::record::DEVICES_MAX;
@@ -44,7 +44,13 @@ enum State {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Device {
     Invited,
-    Ringing { is_connected: bool },
+    Ringing {
+        is_connected: bool,
+    },
+    /// The connection with it is lost; its word on why may be on its way through the supernodes.
+    Lost {
+        until: Instant,
+    },
     Gone(EndReason),
 }
 
@@ -145,19 +151,32 @@ impl Outgoing {
         }
     }
 
-    pub(crate) fn handle_lost(&mut self, device: DeviceKey) {
+    pub(crate) fn handle_lost(&mut self, now: Instant, device: DeviceKey) {
         match self.state {
             State::Connected { device: winner, .. } if winner == device => self.end(EndReason::Lost),
             State::Inviting { .. } | State::Ringing { .. } => {
-                if let Some(Device::Ringing { .. }) = self.devices.get(&device) {
-                    // It need not ring on for nothing.
-                    let kind = SignalKind::Cancel(EndReason::Unreachable);
-                    self.effects.push_back(Effect::Signal { call: self.call, device, kind });
+                if let Some(state @ Device::Ringing { .. }) = self.devices.get_mut(&device) {
+                    *state = Device::Lost { until: now + LAST_WORD_TIME };
                 }
-                self.handle_refusal(device, EndReason::Unreachable);
             }
             State::LookingUp { .. } | State::Connected { .. } | State::Ended(..) => {}
         }
+    }
+
+    /// Gives up a device that was lost and has not said why.
+    fn give_up(&mut self, device: DeviceKey) {
+        // It need not ring on for nothing.
+        let kind = SignalKind::Cancel(EndReason::Unreachable);
+        self.effects.push_back(Effect::Signal { call: self.call, device, kind });
+        self.handle_refusal(device, EndReason::Unreachable);
+    }
+
+    /// Devices that are lost, and until when they are waited for.
+    fn lost(&self) -> impl Iterator<Item = (DeviceKey, Instant)> {
+        self.devices.iter().filter_map(|(device, state)| match state {
+            Device::Lost { until } => Some((*device, *until)),
+            Device::Invited | Device::Ringing { .. } | Device::Gone(_) => None,
+        })
     }
 
     /// The invitation reached nobody. A device that rings has got one all the same.
@@ -173,6 +192,10 @@ impl Outgoing {
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        let silent: Vec<DeviceKey> = self.lost().filter(|(_, until)| *until <= now).map(|(device, _)| device).collect();
+        for device in silent {
+            self.give_up(device);
+        }
         match self.state {
             State::LookingUp { until } if until <= now => self.end(EndReason::Unreachable),
             State::Inviting { until } if until <= now => self.end_unanswered(EndReason::Unreachable),
@@ -182,8 +205,11 @@ impl Outgoing {
     }
 
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        let lost = self.lost().map(|(_, until)| until).min();
         match self.state {
-            State::LookingUp { until } | State::Inviting { until } | State::Ringing { until } => Some(until),
+            State::LookingUp { until } | State::Inviting { until } | State::Ringing { until } => {
+                Some(lost.map_or(until, |lost| lost.min(until)))
+            }
             State::Connected { .. } | State::Ended(..) => None,
         }
     }
@@ -230,7 +256,7 @@ impl Outgoing {
         let mut best = None;
         for device in self.devices.values() {
             match device {
-                Device::Invited | Device::Ringing { .. } => return,
+                Device::Invited | Device::Ringing { .. } | Device::Lost { .. } => return,
                 Device::Gone(reason) if *reason == EndReason::Busy => best = Some(EndReason::Busy),
                 Device::Gone(reason) => best = best.or(Some(*reason)),
             }
@@ -257,7 +283,7 @@ impl Outgoing {
                 }
                 self.effects.push_back(Effect::Close { call, device });
             }
-            Some(Device::Invited) => {
+            Some(Device::Invited | Device::Lost { .. }) => {
                 self.effects.push_back(Effect::Signal { call, device, kind: SignalKind::Cancel(reason) });
             }
             Some(Device::Gone(_)) | None => {}

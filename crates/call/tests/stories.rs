@@ -409,3 +409,27 @@ fn a_lost_connection_while_ringing_ends_without_a_reason_too() {
     world.pass(LAST_WORD_TIME);
     assert_eq!(world.words(2), ["incoming alice", "missed"]);
 }
+
+#[test]
+fn a_device_that_declines_before_its_connection_stands_has_declined() {
+    let mut world = two();
+    let call = world.call(1, "bob");
+    let now = world.now;
+    world.desk(1).handle_peer_lost(now, call, device(2));
+    world.run();
+    assert_eq!(world.words(1), ["calling 1", "ringing"]);
+    world.desk(1).handle_signal(now, call, device(2), &SignalKind::Reject(EndReason::Declined));
+    world.run();
+    assert_eq!(world.words(1), ["calling 1", "ringing", "declined"]);
+}
+
+#[test]
+fn a_device_that_is_lost_and_says_nothing_is_unreachable() {
+    let mut world = two();
+    let call = world.call(1, "bob");
+    let now = world.now;
+    world.unreachable.push(device(2));
+    world.desk(1).handle_peer_lost(now, call, device(2));
+    world.pass(LAST_WORD_TIME);
+    assert_eq!(world.words(1), ["calling 1", "ringing", "unreachable"]);
+}
