@@ -93,14 +93,21 @@ impl PeerAddresses {
             CandidateKind::Host | CandidateKind::PortMapped => true,
             CandidateKind::VpnHost | CandidateKind::ServerReflexive | CandidateKind::PeerReflexive => false,
         };
-        let named = self.said.iter().filter(reflexive).chain(self.said.iter().filter(own));
-        named.map(|candidate| candidate.address).filter(|address| is_public(address.ip())).collect()
+        let named = |is_wanted: fn(IpAddr) -> bool, kind: &dyn Fn(&&Candidate) -> bool| {
+            self.said.iter().filter(kind).map(|candidate| candidate.address).filter(|address| is_wanted(address.ip())).collect::<Vec<_>>()
+        };
+        [named(is_outside, &reflexive), named(is_public, &own)].concat()
     }
 }
 
 fn is_public(ip: IpAddr) -> bool {
+    is_outside(ip) && !ip.is_loopback()
+}
+
+/// Whether `ip` may be what a router shows. Loopback may, where both sides are on this machine; the agent's rules refuse it elsewhere.
+fn is_outside(ip: IpAddr) -> bool {
     match ip {
-        IpAddr::V4(ip) => !ip.is_private() && !ip.is_link_local() && !ip.is_loopback(),
+        IpAddr::V4(ip) => !ip.is_private() && !ip.is_link_local(),
         IpAddr::V6(_) => false,
     }
 }
