@@ -179,9 +179,14 @@ impl Legs {
         let (now, leg) = (Instant::now(), attempt.leg);
         match attempt.joined {
             Ok(joined) => {
-                if self.keeper.handle_joined(now, leg, attempt.relay, joined.is_peer_present) {
-                    self.peer.set_leg(leg, joined.relay, joined.channel, joined.key);
+                if !self.keeper.handle_joined(now, leg, attempt.relay, joined.is_peer_present) {
+                    return;
+                }
+                if self.peer.set_leg(leg, joined.relay, joined.channel, joined.key) {
                     self.held[usize::from(leg)] = Some(joined);
+                } else {
+                    info!(leg, "the way to a relay has gone");
+                    self.keeper.handle_dead(now, leg);
                 }
             }
             Err(error) => {

@@ -6,9 +6,10 @@ use crate::home::Account;
 use ahoy_directory::{Gate, choose_presence, choose_user};
 use ahoy_identity::Network;
 use ahoy_protocol::directory::{Request, Response};
+use ahoy_protocol::certificate::NodeRole;
 use ahoy_protocol::record::{PRESENCE_LIFE, PresenceRecord, PresenceStatement, Record, UserRecord};
 use ahoy_protocol::{DeviceKey, List, NodeKey};
-use ahoy_resilience::share_of;
+use ahoy_resilience::{Backoff, share_of};
 use ahoy_transport::ClientEndpoint;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -25,6 +26,12 @@ const PRESENCE_REFRESH: Duration = Duration::from_secs(25 * 60);
 const RECORD_REFRESH: Duration = Duration::from_secs(6 * 3600);
 /// How soon a record that could not be published is tried again.
 const PUBLISH_RETRY: Duration = Duration::from_secs(5);
+/// Supernodes that are to hold the user record, as far as there are so many. Right after supernodes start they may not know each other
+/// yet, and a record that only one of them has is gone with it.
+const COPIES_MIN: usize = 3;
+/// First and longest wait before a record that too few supernodes hold is written again.
+const COPIES_RETRY_FIRST: Duration = Duration::from_secs(4);
+const COPIES_RETRY_MOST: Duration = Duration::from_secs(900);
 
 /// Publishes the user record by way of the first supernode that can be reached, without a lasting session.
 pub async fn publish_once(endpoint: &ClientEndpoint, account: &Account) -> Option<Response> {
@@ -50,7 +57,7 @@ pub async fn publish_once(endpoint: &ClientEndpoint, account: &Account) -> Optio
 pub(super) async fn keep_published(inner: Arc<Inner>) {
     let mut connected = inner.connected.subscribe();
     let mut rosters = inner.roster.subscribe();
-    let mut record_due = Instant::now();
+    let mut record = RecordPlan::new(Instant::now());
     let mut salts = Vec::new();
     let mut known = BTreeSet::new();
     loop {
@@ -60,23 +67,27 @@ pub(super) async fn keep_published(inner: Arc<Inner>) {
         // A supernode that has just begun may hold nothing, and there may be no other.
         let current = connections(&sessions);
         let is_news = !current.is_subset(&known) || inner.is_record_new.swap(false, Ordering::Relaxed);
+        // One of the few that hold it may be the one that has gone.
+        let is_in_danger = record.has_few_copies() && current != known;
         known = current;
         let mut pause = PRESENCE_REFRESH - share_of(PRESENCE_REFRESH / 10, random_u64());
         if !homes.is_empty() {
-            let current_salts = rosters.borrow_and_update().salts_at(unix_now());
-            if is_news || record_due <= Instant::now() || salts != current_salts {
-                if inner.publish_record().await {
-                    record_due = Instant::now() + RECORD_REFRESH - share_of(RECORD_REFRESH / 10, random_u64());
+            let (current_salts, supernodes) = {
+                let roster = rosters.borrow_and_update();
+                (roster.salts_at(unix_now()), roster.nodes_in(NodeRole::Supernode).count())
+            };
+            if is_news || is_in_danger || record.is_due(Instant::now()) || salts != current_salts {
+                let copies = inner.publish_record().await;
+                record.handle_published(Instant::now(), copies, supernodes, random_u64());
+                if copies.is_some() {
                     salts = current_salts;
-                } else {
-                    record_due = Instant::now();
-                    pause = PUBLISH_RETRY;
                 }
             }
+            pause = pause.min(record.due.saturating_duration_since(Instant::now()));
             if inner.publish_presence(&homes).await {
                 inner.presence_published.send_modify(|count| *count += 1);
             } else {
-                pause = PUBLISH_RETRY;
+                pause = pause.min(PUBLISH_RETRY);
             }
         }
         tokio::select! {
@@ -85,6 +96,45 @@ pub(super) async fn keep_published(inner: Arc<Inner>) {
             _ = rosters.changed() => {}
             () = inner.republish.notified() => {}
         }
+    }
+}
+
+/// When the user record is written again.
+#[derive(Debug)]
+struct RecordPlan {
+    due: Instant,
+    /// Of writing it again because few have it; without failures when enough do.
+    backoff: Backoff,
+    has_few_copies: bool,
+}
+
+impl RecordPlan {
+    fn new(now: Instant) -> Self {
+        Self { due: now, backoff: Backoff::new(COPIES_RETRY_FIRST, COPIES_RETRY_MOST), has_few_copies: true }
+    }
+
+    fn is_due(&self, now: Instant) -> bool {
+        self.due <= now
+    }
+
+    fn has_few_copies(&self) -> bool {
+        self.has_few_copies
+    }
+
+    /// The record was written, and so many of the network's `supernodes` have it; `None` if it was not.
+    fn handle_published(&mut self, now: Instant, copies: Option<u16>, supernodes: usize, random: u64) {
+        let enough = COPIES_MIN.min(supernodes);
+        self.has_few_copies = copies.is_none_or(|copies| usize::from(copies) < enough);
+        self.due = now
+            + match copies {
+                None => PUBLISH_RETRY,
+                // Not at once: supernodes need a moment to find each other.
+                Some(_) if self.has_few_copies => COPIES_RETRY_FIRST / 4 + self.backoff.after_failure(random),
+                Some(_) => {
+                    self.backoff.after_success();
+                    RECORD_REFRESH - share_of(RECORD_REFRESH / 10, random)
+                }
+            };
     }
 }
 
@@ -142,18 +192,19 @@ impl Inner {
         }
     }
 
-    /// Writes the user record again. True once the directory has it, or a newer one.
-    async fn publish_record(self: &Arc<Self>) -> bool {
+    /// Writes the user record again. Says how many supernodes hold it then; `None` if that failed. A newer one is taken over instead.
+    async fn publish_record(self: &Arc<Self>) -> Option<u16> {
         let account = lock(&self.account).clone();
         match self.request(Request::Publish(Record::User(account.record.clone()))).await {
-            Some(Response::Published { .. }) => true,
+            Some(Response::Published { stored }) => Some(stored),
             Some(Response::Superseded(Record::User(newer))) => {
                 self.adopt_record(&account, newer);
-                true
+                // Nobody has counted who has that one.
+                Some(1)
             }
             other => {
                 debug!(?other, "the user record was not published");
-                false
+                None
             }
         }
     }
@@ -185,5 +236,44 @@ impl Inner {
         if let Err(error) = self.home.save_record(&newer) {
             warn!(%error, "the user record could not be kept");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_that_few_hold_is_written_again_soon_and_then_ever_more_rarely() {
+        let now = Instant::now();
+        let mut plan = RecordPlan::new(now);
+        assert!(plan.is_due(now));
+        let mut waits = Vec::new();
+        for _ in 0..10 {
+            plan.handle_published(now, Some(2), 5, u64::MAX);
+            assert!(plan.has_few_copies());
+            waits.push(plan.due - now);
+        }
+        assert!(waits.is_sorted());
+        assert!(waits[0] <= COPIES_RETRY_FIRST * 2 && waits[9] >= COPIES_RETRY_MOST);
+    }
+
+    #[test]
+    fn enough_copies_are_as_many_as_there_can_be() {
+        let now = Instant::now();
+        for (copies, supernodes, is_enough) in [(1, 1, true), (1, 2, false), (2, 2, true), (2, 3, false), (3, 3, true), (3, 1000, true)] {
+            let mut plan = RecordPlan::new(now);
+            plan.handle_published(now, Some(copies), supernodes, 0);
+            assert_eq!(plan.has_few_copies(), !is_enough, "{copies} of {supernodes}");
+            assert_eq!(plan.is_due(now + COPIES_RETRY_FIRST * 2), !is_enough);
+        }
+    }
+
+    #[test]
+    fn what_could_not_be_written_is_tried_again_soon() {
+        let now = Instant::now();
+        let mut plan = RecordPlan::new(now);
+        plan.handle_published(now, None, 3, 0);
+        assert!(plan.has_few_copies() && plan.is_due(now + PUBLISH_RETRY));
     }
 }

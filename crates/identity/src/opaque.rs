@@ -5,12 +5,12 @@
 use ahoy_protocol::Name;
 use ahoy_protocol::login::OpaqueBytes;
 use argon2::{Algorithm, Argon2, Params, Version};
-use opaque_ke::rand::rngs::OsRng;
 use opaque_ke::{
     CipherSuite, ClientLogin, ClientLoginFinishParameters, ClientRegistration, ClientRegistrationFinishParameters, CredentialFinalization,
     CredentialRequest, CredentialResponse, Identifiers, RegistrationRequest, RegistrationResponse, RegistrationUpload, ServerLogin,
     ServerLoginParameters, ServerRegistration, TripleDh,
 };
+use rand_core::OsRng;
 use sha2::Sha512;
 use thiserror::Error;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};

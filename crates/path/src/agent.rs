@@ -499,9 +499,15 @@ impl PathAgent {
         if let Some(is_silent) = self.silence.change(now) {
             tracing::debug!(is_silent, "silence");
             self.notices.push_back(Event::Silence(is_silent));
+            if !is_silent {
+                // QUIC may have stopped sending until its probe is due; something new to acknowledge wakes it.
+                self.tell_replay();
+            }
         }
         // An owner that does not fetch its events loses the oldest.
-        self.notices.truncate(NOTICES_MAX);
+        while self.notices.len() > NOTICES_MAX {
+            self.notices.pop_front();
+        }
     }
 }
 

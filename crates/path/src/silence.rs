@@ -13,6 +13,8 @@ pub(crate) struct Silence {
     /// The first PING after that.
     asked_at: Option<Instant>,
     is_silent: bool,
+    /// Since it was last asked whether anything changed.
+    was_heard: bool,
 }
 
 impl Silence {
@@ -20,6 +22,7 @@ impl Silence {
     pub(crate) fn heard(&mut self, now: Instant) {
         self.heard_at = Some(now);
         self.asked_at = None;
+        self.was_heard = true;
     }
 
     /// A PING went out by a way that should bring an answer.
@@ -37,7 +40,9 @@ impl Silence {
 
     /// Whether it became silent, or is no longer; `None`: it is as it was.
     pub(crate) fn change(&mut self, now: Instant) -> Option<bool> {
-        let is_silent = if self.is_silent { self.asked_at.is_some() } else { self.deadline().is_some_and(|deadline| deadline <= now) };
+        // Hearing may itself have led to a question.
+        let was_heard = std::mem::take(&mut self.was_heard);
+        let is_silent = if self.is_silent { !was_heard } else { self.deadline().is_some_and(|deadline| deadline <= now) };
         let has_changed = is_silent != self.is_silent;
         self.is_silent = is_silent;
         has_changed.then_some(is_silent)
@@ -63,6 +68,7 @@ mod tests {
         silence.asked(at(71_500));
         assert_eq!(silence.change(at(80_000)), None);
         silence.heard(at(80_001));
+        silence.asked(at(80_001));
         assert_eq!(silence.change(at(80_001)), Some(false));
     }
 }

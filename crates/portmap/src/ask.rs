@@ -22,6 +22,8 @@ const RETRIES: usize = 2;
 const RETRIES_SHORT: usize = 1;
 /// How long UPnP devices have to announce and describe themselves. They answer a search within the second that it allows them.
 const SEARCH_TIME: Duration = Duration::from_millis(2500);
+/// Where routers listen for searches (UPnP Device Architecture 1.1, section 1.3).
+const SSDP_PORT: u16 = 1900;
 /// How long a UPnP router has for one action. Small routers are slow at XML.
 const ACTION_TIME: Duration = Duration::from_secs(3);
 /// What the mapping is called in the router's list.
@@ -175,15 +177,30 @@ async fn ask_for_port(target: Target, router: &Router, before: Option<Deed>) -> 
             return Ok(grant);
         }
     }
-    let mut options = SearchOptions::default();
-    options.bind_addr = SocketAddr::new(router.own, 0);
-    options.timeout = Some(SEARCH_TIME);
-    let gateway = Box::new(search_gateway(options).await.map_err(not_found)?);
-    // Anybody on this network can say that he is a router. A mapping at one that is not on the way out would be of no use either.
-    if gateway.addr.ip() != router.address {
-        return Err(Refusal::Unsupported);
-    }
+    let gateway = Box::new(find_gateway(router).await?);
     map_port(target, router, gateway, wanted).await
+}
+
+/// The router on the way out, asked by itself and, for those that hear nothing else, by multicast. Whatever else answers to the latter is
+/// passed over: an access point that speaks the protocol must not hide the router, and a mapping there would be of no use.
+async fn find_gateway(router: &Router) -> Result<Gateway<Tokio>, Refusal> {
+    let search = async |by_multicast: bool| {
+        let mut options = SearchOptions::default();
+        options.bind_addr = SocketAddr::new(router.own, 0);
+        options.timeout = Some(SEARCH_TIME);
+        if !by_multicast {
+            options.broadcast_address = SocketAddr::new(router.address, SSDP_PORT);
+        }
+        let gateway = search_gateway(options).await.map_err(not_found)?;
+        // Anybody on this network can say that he is a router.
+        if gateway.addr.ip() == router.address { Ok(gateway) } else { Err(Refusal::Unsupported) }
+    };
+    let (by_itself, by_multicast) = (Box::pin(search(false)), Box::pin(search(true)));
+    match futures::future::select(by_itself, by_multicast).await {
+        futures::future::Either::Left((Ok(gateway), _)) | futures::future::Either::Right((Ok(gateway), _)) => Ok(gateway),
+        futures::future::Either::Left((Err(_), other)) => other.await,
+        futures::future::Either::Right((Err(_), other)) => other.await,
+    }
 }
 
 async fn map_port(target: Target, router: &Router, gateway: Box<Gateway<Tokio>>, wanted: u16) -> Result<Grant, Refusal> {

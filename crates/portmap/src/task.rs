@@ -95,5 +95,11 @@ fn hold(held: &mut Option<Held>, protocol: Protocol, grant: Grant, keeper: &mut 
         info!(%protocol, "the router lets the port through");
         debug!(outside = %grant.outside);
     }
-    *held = Some(Held { deed: grant.deed, outside: grant.outside, protocol });
+    let before = held.replace(Held { deed: grant.deed, outside: grant.outside, protocol });
+    // A UPnP mapping for ever stays at the router beside the new one; the other protocols have one mapping for a port.
+    if let Some(Held { deed: deed @ Deed::Port { .. }, outside, .. }) = before
+        && outside.port() != grant.outside.port()
+    {
+        tokio::spawn(timeout(crate::STOP_TIME, give_back(deed)));
+    }
 }

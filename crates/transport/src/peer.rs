@@ -104,15 +104,19 @@ impl Peer {
     /// From here on packets may go through the relay at `relay`, a real address or that of a tunnelled
     /// [`Connection`](Connection::remote_address), where this side's channel is `channel`. `leg` is below
     /// [`LEGS_MAX`]; a relay that it had before is replaced. `key` is what the relay gave with the channel.
-    pub fn set_leg(&self, leg: u8, relay: SocketAddr, channel: u32, key: LegKey) {
+    ///
+    /// False if there is no longer a way to the relay, and so no leg: UDP was switched off, or its tunnel has ended.
+    #[must_use]
+    pub fn set_leg(&self, leg: u8, relay: SocketAddr, channel: u32, key: LegKey) -> bool {
         if !self.shared.reaches(relay) {
-            return;
+            return false;
         }
         let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         self.shared.with(|board, now, out| {
             let joined = Leg::new(relay, channel, key, now, since_epoch);
             board.set_leg(now, self.at, LegId(leg), Some(joined), out);
         });
+        true
     }
 
     /// The leg can be used no longer.

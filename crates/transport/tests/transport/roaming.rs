@@ -33,8 +33,8 @@ async fn two_legs() -> TwoLegs {
     let (caller, callee) = (alice.peer(1, Side::Caller, &bob), bob.peer(1, Side::Callee, &alice));
     for (leg, (relay, node)) in (0..).zip(&relays) {
         relay.join(&alice, &bob, 1);
-        caller.set_leg(leg, node.address(), 1, leg_key(1));
-        callee.set_leg(leg, node.address(), 101, leg_key(101));
+        assert!(caller.set_leg(leg, node.address(), 1, leg_key(1)));
+        assert!(callee.set_leg(leg, node.address(), 101, leg_key(101)));
     }
     let (there, here) = tokio::join!(caller.connect(), callee.accept());
     let (there, here) = (there.expect("connected"), here.expect("connected"));
@@ -79,8 +79,8 @@ async fn a_relay_follows_a_client_whose_address_changes() {
     let nat = Nat::new(&alice, node.address()).await;
     relay.join_at(nat.outside(), bob.address(), 1);
     let (caller, callee) = (alice.peer(1, Side::Caller, &bob), bob.peer(1, Side::Callee, &alice));
-    caller.set_leg(0, nat.address, 1, leg_key(1));
-    callee.set_leg(0, node.address(), 101, leg_key(101));
+    assert!(caller.set_leg(0, nat.address, 1, leg_key(1)));
+    assert!(callee.set_leg(0, node.address(), 101, leg_key(101)));
     let (there, here) = tokio::join!(caller.connect(), callee.accept());
     let (there, here) = (there.expect("connected"), here.expect("connected"));
     until("the leg to prove itself", || caller.leg_rtt(0).is_some()).await;

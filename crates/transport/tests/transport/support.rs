@@ -227,7 +227,7 @@ pub(crate) fn relay() -> (Arc<ToyRelay>, Node) {
 
 /// Puts the first leg of a call on channel `channel` of `node`.
 pub(crate) fn join(peer: &Peer, node: &Node, channel: u32) {
-    peer.set_leg(0, node.address(), channel, leg_key(channel));
+    assert!(peer.set_leg(0, node.address(), channel, leg_key(channel)));
 }
 
 /// The key that a [`ToyRelay`] gives with a channel.

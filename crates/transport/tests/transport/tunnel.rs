@@ -141,7 +141,7 @@ async fn a_call_runs_between_a_tunnel_and_udp() {
     let (to_relay, at_relay) = dig(&alice, &server).await;
     relay.join_at(at_relay.remote_address(), bob.address(), 1);
     let (caller, callee) = (alice.peer(1, Side::Caller, &bob), bob.peer(1, Side::Callee, &alice));
-    caller.set_leg(0, to_relay.remote_address(), 1, leg_key(1));
+    assert!(caller.set_leg(0, to_relay.remote_address(), 1, leg_key(1)));
     join(&callee, &server, 101);
     let (there, here) = tokio::join!(caller.connect(), callee.accept());
     let (there, here) = (there.expect("connected"), here.expect("connected"));
