@@ -7,7 +7,7 @@ CARGO ?= cargo
 PROGRAMS := -p ahoy -p ahoy-login -p ahoy-supernode -p ahoy-relay
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-full check fuzz bench bench-rival fmt
+.PHONY: help run test test-full check fuzz bench bench-rival bench-voice fmt
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,13 @@ bench-rival: ## how long iroh takes to open a connection over the same emulated 
 	@$(CARGO) build --release --locked -p ahoy-netlab
 	@AHOY_BIN_DIR=$(CURDIR)/target/release AHOY_RIVAL=$(CURDIR)/tests/rivals/iroh/target/release/iroh-rival \
 		$(CARGO) test --workspace --locked --test rival -- --ignored --nocapture --test-threads=1
+
+bench-voice: ## how calls sound, beside rivals, over emulated links; needs root. QUICK=1 for five minutes, RIVALS=1 for the rivals' own programs, too
+	@scripts/install-packages voice-bench
+	@$(if $(RIVALS),scripts/install-packages voice-rivals)
+	@scripts/voice-bench/setup
+	@$(CARGO) build --release --locked $(PROGRAMS) -p ahoy-netlab -p ahoy-voice-bench
+	@AHOY_BIN_DIR=$(CURDIR)/target/release target/release/ahoy-voice-bench $(if $(QUICK),--quick) $(BENCH_ARGS)
 
 fmt: ## format everything
 	@$(CARGO) fmt --all

@@ -1,30 +1,24 @@
-//! The command line.
+//! The command line: what can be said, and who carries it out.
 
-use crate::account::{Entrance, enter};
-use crate::control::{self, CallLine, Line};
+mod calling;
+mod entering;
+mod settings;
+mod sound;
+
 use crate::demo::{self, DemoOptions};
 use crate::doctor;
 use crate::engine::{self, Config, Handle};
-use crate::events::{Event, Output, Stamped};
+use crate::events::{Event, Output};
 use crate::home::{Home, HomeError};
-use crate::media::MediaOptions;
 use crate::reach::ReachSettings;
 use crate::settings::Key;
-use ahoy_audio::wav::read_speech;
 use ahoy_protocol::{Name, NetworkLink};
 use ahoy_store::StoreError;
-use clap::{Args, Parser, Subcommand};
-use std::io::{IsTerminal, Read};
-use std::path::{Path, PathBuf};
+use clap::{ArgAction, Args, Parser, Subcommand};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use tokio::io::BufReader;
-use tokio::sync::{Semaphore, broadcast, oneshot};
-use tracing::debug;
 use tracing_subscriber::EnvFilter;
-
-/// Commands from standard input carried out at one time; further ones wait.
-const COMMANDS_MAX: usize = 16;
 
 /// Peer-to-peer voice: sign in with a name and a password, call people, and let them call you.
 #[derive(Debug, Parser)]
@@ -50,6 +44,13 @@ enum Command {
     Online(OnlineArgs),
     /// Call somebody; Ctrl-C hangs up.
     Call(CallArgs),
+    /// Turn something of the call that runs: mute, hold, volume, devices, push-to-talk.
+    Turn {
+        #[command(subcommand)]
+        what: TurnCommand,
+    },
+    /// Show the calls of the past, the newest last.
+    Calls,
     /// Trust the key that NAME has now. Ask NAME on another way first whether it is really theirs.
     Trust {
         /// Whose.
@@ -62,12 +63,18 @@ enum Command {
         #[arg(long, value_name = "LINK")]
         network: Option<String>,
     },
-    /// Show and change how this device reaches the network.
+    /// List microphones and speakers.
+    Devices,
+    /// Record a few seconds, show how loud they are, and play them back.
+    TestSound(TestSoundArgs),
+    /// Show and change how this device reaches the network and how it sounds.
     #[command(after_help = SETTINGS_HELP)]
     Settings {
         #[command(subcommand)]
         action: Option<SettingsCommand>,
     },
+    /// Answer every call as a user whom people call to hear themselves; for whoever runs a network.
+    EchoService(EchoServiceArgs),
     /// A whole network on this machine, and a call over it.
     Demo {
         /// Length of the call; without it, as long as the sample speech lasts.
@@ -79,6 +86,7 @@ enum Command {
 const FIRST_STEPS: &str = "\
 First steps, with the network link that whoever runs your network gave you:
   ahoy register bob --network LINK    make an account
+  ahoy test-sound                     hear yourself
   ahoy online                         be there for calls
   ahoy call alice                     call somebody
   ahoy doctor                         when calls do not connect";
@@ -87,7 +95,7 @@ First steps, with the network link that whoever runs your network gave you:
 enum SettingsCommand {
     /// Show all settings; this is also what `ahoy settings` alone does.
     List,
-    /// Change a setting.
+    /// Change a setting; `ahoy settings KEY VALUE` does the same.
     Set {
         /// Which one.
         key: Key,
@@ -99,6 +107,8 @@ enum SettingsCommand {
         /// Which one.
         key: Key,
     },
+    #[command(external_subcommand)]
+    Short(Vec<String>),
 }
 
 const DOCTOR_HELP: &str = "It needs about ten seconds at most, changes nothing, and works while another ahoy runs. Exit status 0 says that calls \
@@ -115,8 +125,18 @@ Settings:
   port-mapping  on: the router is asked to let calls through. off: it is not.
   birthday      Crossing a difficult router by trying many ports: auto (while this computer is
                 plugged in), on, or off.
+  microphone, speaker, ringer
+                A device as `ahoy devices` lists it, or default: whichever the system prefers.
+  echo-canceller, gain-control
+                on or off.
+  noise-suppression
+                off, moderate or high.
+  volume, ring-volume
+                0 to 200 percent.
+  push-to-talk  on: the microphone is open only while a key is pressed. off: all the time.
+  data-saver    on: calls spend as little as they can, at some loss of quality. off: what is good.
 
-An ahoy that runs follows a change at once; connections and calls that stand stay as they are.";
+An ahoy that runs follows a change at once; connections that stand stay as they are.";
 
 #[derive(Debug, Args)]
 struct EnterArgs {
@@ -147,6 +167,21 @@ struct SoundArgs {
     /// Record the other side here instead of playing it; later calls get -2, -3, …
     #[arg(long, value_name = "OUT.wav")]
     record: Option<PathBuf>,
+    #[command(flatten)]
+    devices: DeviceArgs,
+    /// Put both files behind virtual devices, with processing and all buffers: for measurements.
+    #[arg(long, hide = true, requires_all = ["play", "record"])]
+    virtual_devices: bool,
+}
+
+#[derive(Debug, Args)]
+struct DeviceArgs {
+    /// Use this microphone, as `ahoy devices` lists it.
+    #[arg(long, value_name = "NAME")]
+    microphone: Option<String>,
+    /// Use this speaker, as `ahoy devices` lists it.
+    #[arg(long, value_name = "NAME")]
+    speaker: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -161,6 +196,78 @@ struct CallArgs {
     /// Never use a direct path: the other side does not learn this computer's address.
     #[arg(long)]
     relay_only: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum TurnCommand {
+    /// Close the microphone.
+    Mute,
+    /// Open it again.
+    Unmute,
+    /// Put the call on hold; the other side is told.
+    Hold,
+    /// Go on with it.
+    Resume,
+    /// Play the other side so loud, in percent.
+    Volume {
+        /// 0 to 200.
+        percent: u8,
+    },
+    /// Open the microphone only while a key is pressed (on), or all the time (off).
+    PushToTalk {
+        #[arg(action = ArgAction::Set, value_parser = parse_switch, value_name = "on|off")]
+        on: bool,
+    },
+    /// That key is pressed (on), or let go (off).
+    Talk {
+        #[arg(action = ArgAction::Set, value_parser = parse_switch, value_name = "on|off")]
+        on: bool,
+    },
+    /// Use another microphone.
+    Microphone {
+        /// As `ahoy devices` lists it, or default.
+        device: String,
+    },
+    /// Use another speaker.
+    Speaker {
+        /// As `ahoy devices` lists it, or default.
+        device: String,
+    },
+    /// Use another device to ring.
+    Ringer {
+        /// As `ahoy devices` lists it, or default.
+        device: String,
+    },
+}
+
+fn parse_switch(text: &str) -> Result<bool, String> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err("it is on or off".to_owned()),
+    }
+}
+
+#[derive(Debug, Args)]
+struct TestSoundArgs {
+    #[command(flatten)]
+    devices: DeviceArgs,
+    /// How long to record.
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=30))]
+    seconds: u32,
+}
+
+#[derive(Debug, Args)]
+struct EchoServiceArgs {
+    /// The account's name.
+    #[arg(default_value = "echo123")]
+    name: String,
+    /// The network; needed at the first start only. Then the account is made, or signed in to, with the password in AHOY_PASSWORD.
+    #[arg(long, value_name = "LINK")]
+    network: Option<String>,
+    /// How many calls are answered at a time; further callers hear that it is busy.
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=crate::echo_service::LINES_MAX))]
+    lines: u8,
 }
 
 /// Runs the program.
@@ -200,9 +307,20 @@ impl Command {
                 parse_name(&args.name)?;
                 parse_link(&args.network).map(drop)
             }
+            Self::EchoService(args) => {
+                parse_name(&args.name)?;
+                args.network.as_deref().map(parse_link).transpose().map(drop)
+            }
             Self::Call(CallArgs { name, .. }) | Self::Trust { name } => parse_name(name).map(drop),
             Self::Doctor { network: Some(link) } => parse_link(link).map(drop),
-            Self::Online(_) | Self::Doctor { network: None } | Self::Settings { .. } | Self::Demo { .. } => Ok(()),
+            Self::Online(_)
+            | Self::Turn { .. }
+            | Self::Calls
+            | Self::Doctor { network: None }
+            | Self::Devices
+            | Self::TestSound(_)
+            | Self::Settings { .. }
+            | Self::Demo { .. } => Ok(()),
         }
     }
 }
@@ -218,20 +336,23 @@ fn parse_link(text: &str) -> Result<NetworkLink, String> {
 impl Cli {
     async fn carry_out(self) -> Result<(), String> {
         let output = Output::new(self.json);
-        if let Command::Demo { seconds } = self.command {
-            return demo::run(DemoOptions { seconds, json: self.json }).await.map_err(words);
-        }
         self.command.check()?;
-        let home = Home::open(&home_folder(self.home)?).map_err(words)?;
+        let folder = || home_folder(self.home.clone());
+        let home = || Home::open(&folder()?).map_err(words);
         match self.command {
-            Command::Register(args) => enter_command(&home, Entrance::Register, args, output).await,
-            Command::SignIn(args) => enter_command(&home, Entrance::SignIn, args, output).await,
-            Command::Online(args) => online_command(home, args, output).await,
-            Command::Call(args) => call_command(home, args, output).await,
-            Command::Trust { name } => home.forget_pin(&parse_name(&name)?).map_err(words),
-            Command::Doctor { network } => doctor_command(&home, network.as_deref(), output).await,
-            Command::Settings { action } => settings_command(&home, action.unwrap_or(SettingsCommand::List), output).await,
-            Command::Demo { .. } => Ok(()),
+            Command::Demo { seconds } => demo::run(DemoOptions { seconds, json: self.json }).await.map_err(words),
+            Command::Register(args) => entering::register(&home()?, args, output).await,
+            Command::SignIn(args) => entering::sign_in(&home()?, args, output).await,
+            Command::Online(args) => calling::online(home()?, args, output).await,
+            Command::Call(args) => calling::call(home()?, args, output).await,
+            Command::Turn { what } => calling::turn(&home()?, what, output).await,
+            Command::Calls => sound::calls(&home()?, output),
+            Command::Trust { name } => home()?.forget_pin(&parse_name(&name)?).map_err(words),
+            Command::Doctor { network } => doctor_command(&home()?, network.as_deref(), output).await,
+            Command::Devices => sound::devices(output).await,
+            Command::TestSound(args) => sound::test(&home()?, args, output).await,
+            Command::Settings { action } => settings::settings(&home()?, action.unwrap_or(SettingsCommand::List), output).await,
+            Command::EchoService(args) => entering::echo_service(&folder()?, args, output).await,
         }
     }
 }
@@ -249,74 +370,12 @@ fn home_folder(named: Option<PathBuf>) -> Result<PathBuf, String> {
         .ok_or_else(|| "there is no home folder; name one with --home DIR".to_owned())
 }
 
-async fn enter_command(home: &Home, entrance: Entrance, args: EnterArgs, output: Output) -> Result<(), String> {
-    let (name, link) = (parse_name(&args.name)?, parse_link(&args.network)?);
-    let _lock = home.lock().map_err(|error| owned_by_another(home, error))?;
-    home.check_owner(&name, &link).map_err(words)?;
-    let password = password(entrance)?;
-    let label = args.device.unwrap_or_else(computer_name);
-    let reach = reach(home, output)?;
-    let entered = enter(home, entrance, &link, &name, &password, &label, &reach).await.map_err(words)?;
-    let name = name.to_string();
-    if entrance == Entrance::Register {
-        output.tell(&Event::Registered { name: name.clone() });
-    }
-    if !entered.is_published {
-        let text = "no supernode can be reached yet; others can find this device once it has been online".to_owned();
-        output.tell(&Event::Warning { text });
-    }
-    output.tell(&Event::SignedIn { name, device: entered.account.keys.signing.device_key().to_string() });
-    Ok(())
-}
-
 fn owned_by_another(home: &Home, error: HomeError) -> String {
     match error {
         HomeError::Store(StoreError::InUse { .. }) => {
             format!("an ahoy is running on {}; end it first, or name another folder with --home", home.path().display())
         }
         error => error.to_string(),
-    }
-}
-
-/// From the environment, from a terminal, or else the first line of standard input.
-fn password(entrance: Entrance) -> Result<String, String> {
-    if let Ok(password) = std::env::var("AHOY_PASSWORD") {
-        return Ok(password);
-    }
-    if !std::io::stdin().is_terminal() {
-        return read_password_line();
-    }
-    let ask = |prompt: &str| rpassword::prompt_password(prompt).map_err(|error| format!("cannot read the password: {error}"));
-    let password = ask("Password: ")?;
-    if entrance == Entrance::Register && ask("The same again: ")? != password {
-        return Err("the two passwords differ; try again".to_owned());
-    }
-    Ok(password)
-}
-
-fn read_password_line() -> Result<String, String> {
-    /// Far more than any password has.
-    const BYTES_MAX: u64 = 4096;
-    let mut text = String::new();
-    std::io::stdin().lock().take(BYTES_MAX).read_to_string(&mut text).map_err(|error| format!("cannot read the password: {error}"))?;
-    match text.lines().next() {
-        Some(line) if !line.is_empty() => Ok(line.to_owned()),
-        _ => Err("no password: type it at the prompt, or set AHOY_PASSWORD".to_owned()),
-    }
-}
-
-fn computer_name() -> String {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let name = name.trim();
-    if name.is_empty() { "a computer".to_owned() } else { name.to_owned() }
-}
-
-impl SoundArgs {
-    fn media(&self) -> Result<MediaOptions, String> {
-        let play = self.play.as_deref().map(read_speech).transpose().map_err(words)?.map(Arc::new);
-        let options = MediaOptions { play, record: self.record.clone() };
-        options.check().map_err(words)?;
-        Ok(options)
     }
 }
 
@@ -335,166 +394,12 @@ fn reach(home: &Home, output: Output) -> Result<ReachSettings, String> {
     Ok(reach)
 }
 
-async fn settings_command(home: &Home, action: SettingsCommand, output: Output) -> Result<(), String> {
-    let settings = match action {
-        SettingsCommand::List => return home.settings().map(|settings| output.tell(&settings.event())).map_err(words),
-        SettingsCommand::Set { key, value } => home.change_setting(key, Some(&value)),
-        SettingsCommand::Unset { key } => home.change_setting(key, None),
-    };
-    output.tell(&settings.map_err(words)?.event());
-    match home.lock() {
-        Err(HomeError::Store(StoreError::InUse { .. })) => {
-            let followed = control::delegate(home.path(), &Line::FollowSettings, |_| {}).await;
-            followed.map_err(words)?.map_err(|reason| format!("it is set, but the ahoy that runs does not follow it: {reason}"))
-        }
-        // Nobody runs: the next one that does reads it.
-        Ok(_) | Err(_) => Ok(()),
-    }
-}
-
 async fn doctor_command(home: &Home, network: Option<&str>, output: Output) -> Result<(), String> {
     let link = network.map(parse_link).transpose()?;
     let report = doctor::examine(home, link).await;
     let reason = report.why_not();
     output.tell(&Event::Doctor(Box::new(report)));
     reason.map_or(Ok(()), Err)
-}
-
-async fn online_command(home: Home, args: OnlineArgs, output: Output) -> Result<(), String> {
-    let _lock = home.lock().map_err(|error| owned_by_another(&home, error))?;
-    let media = args.sound.media()?;
-    let dir = home.path().to_owned();
-    let reach = reach(&home, output)?;
-    let handle = start(home, Config { auto_answer: args.auto_answer, media, reach }).await?;
-    let serving = serve_others(dir, handle.clone());
-    let commands = stdin_commands(handle.clone(), output);
-    let online = async {
-        handle.online().await;
-        output.tell(&handle.online_event());
-        std::future::pending::<()>().await;
-    };
-    let (over, is_over) = oneshot::channel();
-    let telling = tokio::spawn(tell_all(handle.subscribe(), output, is_over));
-    tokio::select! {
-        () = interrupt() => {}
-        () = serving => {}
-        () = commands => {}
-        () = online => {}
-    }
-    handle.stop().await;
-    // What happened while everything ended is told too.
-    let _ = over.send(());
-    telling.await.map_err(words)
-}
-
-/// Tells every event, until it is over and no more are left.
-async fn tell_all(mut events: broadcast::Receiver<Event>, output: Output, mut is_over: oneshot::Receiver<()>) {
-    loop {
-        tokio::select! {
-            event = events.recv() => match event {
-                Ok(event) => output.tell(&event),
-                Err(broadcast::error::RecvError::Lagged(missed)) => debug!(missed, "events were missed"),
-                Err(broadcast::error::RecvError::Closed) => return,
-            },
-            _ = &mut is_over => break,
-        }
-    }
-    while let Ok(event) = events.try_recv() {
-        output.tell(&event);
-    }
-}
-
-/// Carries out commands that other processes send through the socket in the home.
-async fn serve_others(dir: PathBuf, handle: Handle) {
-    if let Err(error) = control::serve(&dir, &handle).await {
-        tracing::warn!(%error, "commands of other processes cannot be taken");
-    }
-    std::future::pending().await
-}
-
-/// Carries out commands from standard input, each in a task of its own, since a call lasts.
-async fn stdin_commands(handle: Handle, output: Output) {
-    let mut input = BufReader::new(tokio::io::stdin());
-    let places = Arc::new(Semaphore::new(COMMANDS_MAX));
-    loop {
-        let text = match control::next_line(&mut input).await {
-            Ok(Some(text)) if text.trim().is_empty() => continue,
-            Ok(Some(text)) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
-                output.tell(&Event::Warning { text: format!("not a command: {error}") });
-                continue;
-            }
-            Ok(None) | Err(_) => break,
-        };
-        let Ok(place) = places.clone().acquire_owned().await else { break };
-        let handle = handle.clone();
-        tokio::spawn(async move {
-            let outcome = match control::parse(&text) {
-                // The events of a call are told to everybody already.
-                Ok(line) => {
-                    control::carry_out(&handle, &line, std::future::pending(), |event| {
-                        if let Event::Online { .. } = event {
-                            output.tell(event);
-                        }
-                    })
-                    .await
-                }
-                Err(error) => Err(error),
-            };
-            if let Err(text) = outcome {
-                output.tell(&Event::Warning { text });
-            }
-            drop(place);
-        });
-    }
-    // The end of the input ends nothing: a service has none.
-    std::future::pending().await
-}
-
-async fn call_command(home: Home, args: CallArgs, output: Output) -> Result<(), String> {
-    let line = CallLine {
-        name: parse_name(&args.name)?.to_string(),
-        play: args.sound.play.as_deref().map(absolute).transpose()?,
-        record: args.sound.record.as_deref().map(absolute).transpose()?,
-        seconds: args.seconds,
-        relay_only: args.relay_only,
-    };
-    let lock = match home.lock() {
-        Ok(lock) => lock,
-        Err(HomeError::Store(StoreError::InUse { .. })) => return delegate_call(&home, line, output).await,
-        Err(error) => return Err(error.to_string()),
-    };
-    let dir = home.path().to_owned();
-    let reach = reach(&home, output)?;
-    let handle = start(home, Config { reach, ..Config::default() }).await?;
-    let outcome = tokio::select! {
-        outcome = control::call(&handle, &line, interrupt(), |event| output.tell(event)) => outcome,
-        () = serve_others(dir, handle.clone()) => Ok(()),
-    };
-    handle.stop().await;
-    drop(lock);
-    outcome
-}
-
-/// Has the running owner of the home make the call; an interrupt hangs up.
-async fn delegate_call(home: &Home, line: CallLine, output: Output) -> Result<(), String> {
-    let line = Line::Call(line);
-    let calling = control::delegate(home.path(), &line, |line| match serde_json::from_str::<Stamped>(line) {
-        Ok(stamped) => output.tell(&stamped.event),
-        Err(error) => debug!(%error, "a line that is no event"),
-    });
-    tokio::pin!(calling);
-    tokio::select! {
-        outcome = &mut calling => return outcome.map_err(words)?,
-        () = interrupt() => {}
-    }
-    let hung_up = control::delegate(home.path(), &Line::HangUp, |_| {}).await;
-    debug!(?hung_up, "interrupted");
-    calling.await.map_err(words)?
-}
-
-fn absolute(path: &Path) -> Result<PathBuf, String> {
-    std::path::absolute(path).map_err(|error| format!("{}: {error}", path.display()))
 }
 
 /// Ready at SIGINT or SIGTERM.
@@ -527,6 +432,13 @@ mod tests {
             format!("ahoy --home D sign-in bob --network {link}"),
             "ahoy --home D online --auto-answer --play in.wav --record out.wav".to_owned(),
             "ahoy --home D call bob --play in.wav --record out.wav --seconds 5 --relay-only --json".to_owned(),
+            "ahoy --home D call bob --microphone desk --speaker headset".to_owned(),
+            "ahoy turn push-to-talk on".to_owned(),
+            "ahoy turn volume 80".to_owned(),
+            "ahoy settings echo-canceller off".to_owned(),
+            "ahoy settings set noise-suppression high".to_owned(),
+            "ahoy test-sound --seconds 3 --microphone desk".to_owned(),
+            format!("ahoy --home D echo-service echo123 --network {link} --lines 2"),
             "ahoy demo --seconds 3".to_owned(),
         ] {
             Cli::try_parse_from(line.split(' ')).expect(&line);
@@ -535,12 +447,15 @@ mod tests {
 
     #[test]
     fn what_is_no_command_is_wrong_usage() {
-        assert_eq!(Cli::try_parse_from(["ahoy", "dance"]).expect_err("no command").exit_code(), 2);
+        for line in ["ahoy dance", "ahoy turn dance", "ahoy turn talk maybe", "ahoy echo-service --lines 0", "ahoy test-sound --seconds 0"]
+        {
+            assert_eq!(Cli::try_parse_from(line.split(' ')).expect_err("no command").exit_code(), 2, "{line}");
+        }
     }
 
     #[test]
     fn names_and_links_that_are_none_are_refused_in_one_sentence() {
-        for line in ["ahoy call b/b", "ahoy register bob --network http://x"] {
+        for line in ["ahoy call b/b", "ahoy register bob --network http://x", "ahoy echo-service --network http://x"] {
             let error = Cli::try_parse_from(line.split(' ')).expect(line).command.check().expect_err(line);
             assert_eq!(error.lines().count(), 1, "{error}");
         }

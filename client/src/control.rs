@@ -3,11 +3,15 @@
 //! One process owns a home. Another command on it is carried out by the owner: it sends one line through `control.sock` and gets
 //! the events of what it asked for, and then the outcome.
 
-use crate::engine::Handle;
-use crate::events::{Event, call_word, json_line};
-use crate::media::MediaOptions;
+mod call;
+
+pub use call::call;
+
+use crate::devices::{DEFAULT_DEVICE, Direction, find};
+use crate::engine::{Handle, Turn};
+use crate::events::{Event, json_line};
+use crate::media::{MediaOptions, VOLUME_MAX};
 use ahoy_audio::wav::{WavError, read_speech};
-use ahoy_protocol::Name;
 use serde::{Deserialize, Serialize};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
@@ -17,7 +21,7 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Semaphore, broadcast};
+use tokio::sync::Semaphore;
 use tracing::debug;
 
 /// Name of the socket in the home.
@@ -64,6 +68,54 @@ pub enum Line {
     Status,
     /// Read the settings again, and follow them.
     FollowSettings,
+    /// Close the microphone until `unmute`, or the end of the call.
+    Mute,
+    /// Open it again.
+    Unmute,
+    /// Put the call on hold: nothing is said, nothing is heard, and the other side is told.
+    Hold,
+    /// Go on with it.
+    Resume,
+    /// Play the other side so loud.
+    Volume {
+        /// 0 to 200.
+        percent: u8,
+    },
+    /// Open the microphone only while a key is pressed, or all the time.
+    PushToTalk {
+        /// Whether only then.
+        on: bool,
+    },
+    /// That key is pressed, or let go.
+    Talk {
+        /// Whether it is pressed.
+        on: bool,
+    },
+    /// Use another microphone from here on.
+    Microphone(DeviceLine),
+    /// Use another speaker from here on.
+    Speaker(DeviceLine),
+    /// Use another device to ring from here on.
+    Ringer(DeviceLine),
+}
+
+/// Which device.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeviceLine {
+    /// As `ahoy devices` lists it; null: the system's default.
+    #[serde(default)]
+    pub device: Option<String>,
+}
+
+impl DeviceLine {
+    /// The id of the device that is meant; `None` is the system's default.
+    async fn find(&self, direction: Direction) -> Option<String> {
+        match self.device.as_deref() {
+            None | Some(DEFAULT_DEVICE) => None,
+            Some(name) => Some(find(direction, name.to_owned()).await),
+        }
+    }
 }
 
 /// How to call somebody.
@@ -84,6 +136,15 @@ pub struct CallLine {
     /// Never use a direct path.
     #[serde(default)]
     pub relay_only: bool,
+    /// The microphone for this call.
+    #[serde(default)]
+    pub microphone: Option<String>,
+    /// The speaker for this call.
+    #[serde(default)]
+    pub speaker: Option<String>,
+    /// Put the files behind virtual devices, for measurements.
+    #[serde(default)]
+    pub virtual_devices: bool,
 }
 
 /// How a command went: the last line on the socket.
@@ -99,11 +160,13 @@ impl CallLine {
     /// # Errors
     /// If the file to send cannot be read, or the recording cannot be written.
     pub fn media(&self) -> Result<Option<MediaOptions>, WavError> {
-        if self.play.is_none() && self.record.is_none() {
+        if self.play.is_none() && self.record.is_none() && self.microphone.is_none() && self.speaker.is_none() {
             return Ok(None);
         }
         let play = self.play.as_deref().map(read_speech).transpose()?.map(Arc::new);
-        let options = MediaOptions { play, record: self.record.clone() };
+        let (microphone, speaker) = (self.microphone.clone(), self.speaker.clone());
+        let options =
+            MediaOptions { play, record: self.record.clone(), microphone, speaker, is_echo: false, is_virtual: self.virtual_devices };
         options.check()?;
         Ok(Some(options))
     }
@@ -128,127 +191,18 @@ pub async fn carry_out(
             Ok(())
         }
         Line::FollowSettings => handle.follow_settings().await,
+        Line::Mute => handle.turn(Turn::Mute(true)).await,
+        Line::Unmute => handle.turn(Turn::Mute(false)).await,
+        Line::Hold => handle.turn(Turn::Hold(true)).await,
+        Line::Resume => handle.turn(Turn::Hold(false)).await,
+        Line::Volume { percent } if *percent > VOLUME_MAX => Err(format!("the volume can be 0 to {VOLUME_MAX} percent")),
+        Line::Volume { percent } => handle.turn(Turn::Volume(*percent)).await,
+        Line::PushToTalk { on } => handle.turn(Turn::PushToTalk(*on)).await,
+        Line::Talk { on } => handle.turn(Turn::Talk(*on)).await,
+        Line::Microphone(line) => handle.turn(Turn::Microphone(line.find(Direction::Input).await)).await,
+        Line::Speaker(line) => handle.turn(Turn::Speaker(line.find(Direction::Output).await)).await,
+        Line::Ringer(line) => handle.turn(Turn::Ringer(line.find(Direction::Output).await)).await,
         Line::Call(line) => call(handle, line, interrupted, tell).await,
-    }
-}
-
-/// Calls somebody and follows the call to its end. When `interrupted` is ready, it hangs up.
-///
-/// # Errors
-/// A sentence for the user if the call did not connect, or was lost.
-pub async fn call(
-    handle: &Handle,
-    line: &CallLine,
-    interrupted: impl Future<Output = ()>,
-    mut tell: impl FnMut(&Event),
-) -> Result<(), String> {
-    let to: Name = line.name.parse().map_err(|error| format!("\"{}\" is not a name: {error}", line.name))?;
-    // A file that cannot be read or written is told before anybody's telephone rings; a long one must not hold up what else goes on.
-    let reading = line.clone();
-    let media = tokio::task::spawn_blocking(move || reading.media()).await.map_err(|error| error.to_string())?;
-    let media = media.map_err(|error| error.to_string())?;
-    let mut events = handle.subscribe();
-    let call = handle.place(to.clone(), media, line.relay_only).await?;
-    let mut follower = Follower { word: call_word(call), to, is_connected: false };
-    let over = tokio::time::sleep_until(far_away());
-    tokio::pin!(interrupted, over);
-    let mut may_be_interrupted = true;
-    loop {
-        tokio::select! {
-            event = events.recv() => match event {
-                Ok(event) => {
-                    if follower.concerns(&event) {
-                        tell(&event);
-                    }
-                    if let (Event::Connected { .. }, Some(seconds)) = (&event, line.seconds) && follower.concerns(&event) {
-                        let at = tokio::time::Instant::now().checked_add(Duration::from_secs(seconds));
-                        over.as_mut().reset(at.unwrap_or_else(far_away));
-                    }
-                    if let Some(result) = follower.follow(&event) {
-                        return result;
-                    }
-                }
-                Err(broadcast::error::RecvError::Lagged(missed)) => debug!(missed, "events were missed"),
-                Err(broadcast::error::RecvError::Closed) => return Err("the program is stopping".to_owned()),
-            },
-            () = &mut over => {
-                over.as_mut().reset(far_away());
-                // It may have ended at this very moment; its end is in the queue then.
-                let _ = handle.hang_up().await;
-            }
-            () = &mut interrupted, if may_be_interrupted => {
-                may_be_interrupted = false;
-                let _ = handle.hang_up().await;
-            }
-        }
-    }
-}
-
-fn far_away() -> tokio::time::Instant {
-    tokio::time::Instant::now() + Duration::from_secs(365 * 24 * 3600)
-}
-
-/// Follows one call among all events.
-struct Follower {
-    word: String,
-    to: Name,
-    is_connected: bool,
-}
-
-impl Follower {
-    fn concerns(&self, event: &Event) -> bool {
-        match event {
-            Event::Calling { call, .. }
-            | Event::Ringing { call, .. }
-            | Event::Connected { call, .. }
-            | Event::Media { call, .. }
-            | Event::FirstSound { call, .. }
-            | Event::Path { call, .. }
-            | Event::Reconnecting { call }
-            | Event::Ended { call, .. }
-            | Event::Incoming { call, .. } => *call == self.word,
-            Event::Stats(stats) => stats.call == self.word,
-            Event::Warning { .. } => true,
-            Event::Registered { .. }
-            | Event::SignedIn { .. }
-            | Event::Online { .. }
-            | Event::Settings { .. }
-            | Event::Doctor(_)
-            | Event::Summary { .. } => false,
-        }
-    }
-
-    /// How the call went, once it is over.
-    fn follow(&mut self, event: &Event) -> Option<Result<(), String>> {
-        match event {
-            // Two people who call each other have one call, the other's.
-            Event::Incoming { call, from } if !self.is_connected && from == self.to.as_str() => {
-                debug!(ours = self.word, theirs = call, "both called");
-                self.word.clone_from(call);
-                None
-            }
-            Event::Connected { call, .. } if *call == self.word => {
-                self.is_connected = true;
-                None
-            }
-            Event::Ended { call, reason, with, .. } if *call == self.word => Some(match (self.is_connected, reason.as_str()) {
-                (true, "hung-up") => Ok(()),
-                (_, reason) => Err(ended_badly(with, reason)),
-            }),
-            _ => None,
-        }
-    }
-}
-
-fn ended_badly(with: &str, reason: &str) -> String {
-    match reason {
-        "declined" => format!("{with} declined the call"),
-        "busy" => format!("{with} is in another call; try again later"),
-        "missed" => format!("{with} did not answer"),
-        "unreachable" => format!("{with} cannot be reached now; try again later"),
-        "cancelled" => "the call was given up before anybody answered".to_owned(),
-        "lost" => format!("the connection with {with} was lost"),
-        reason => format!("the call with {with} ended: {reason}"),
     }
 }
 
@@ -398,6 +352,17 @@ mod tests {
         assert_eq!(parse(r#"{"command":"hangup"}"#), Ok(Line::HangUp));
         let call = CallLine { name: "bob".into(), seconds: Some(3), ..CallLine::default() };
         assert_eq!(parse(r#"{"command":"call","name":"bob","seconds":3}"#), Ok(Line::Call(call)));
+        for (text, line) in [
+            (r#"{"command":"mute"}"#, Line::Mute),
+            (r#"{"command":"resume"}"#, Line::Resume),
+            (r#"{"command":"volume","percent":80}"#, Line::Volume { percent: 80 }),
+            (r#"{"command":"push-to-talk","on":true}"#, Line::PushToTalk { on: true }),
+            (r#"{"command":"talk","on":false}"#, Line::Talk { on: false }),
+            (r#"{"command":"microphone","device":"desk"}"#, Line::Microphone(DeviceLine { device: Some("desk".into()) })),
+            (r#"{"command":"speaker"}"#, Line::Speaker(DeviceLine::default())),
+        ] {
+            assert_eq!(parse(text), Ok(line));
+        }
     }
 
     #[test]

@@ -8,23 +8,27 @@ mod effects;
 mod figures;
 mod handle;
 mod ports;
+mod sound;
 
 pub use handle::{Command, Handle};
+pub use sound::Turn;
 
 use crate::events::{Event, Stats, call_word};
 use crate::home::{Account, Home, PinCheck};
 use crate::link::{LAST_WORDS_TIME, LINK_QUEUE, LinkEvent, LinkEventKind, Order, Shared};
 use crate::lookup::{LookUpError, Person};
-use crate::media::{MediaOptions, NOTICES_MAX, Notice};
+use crate::media::{Controls, MediaOptions, NOTICES_MAX, Notice};
 use crate::reach::ReachSettings;
 use crate::relays::Relays;
 use crate::sessions::Sessions;
 use crate::signals;
+use crate::sound::SoundSettings;
 use ahoy_call::{Caller, Desk, Identity};
 use ahoy_directory::Gate;
 use ahoy_protocol::directory::SealedSignal;
 use ahoy_protocol::ids::CallSecret;
 use ahoy_protocol::invitation::SignalKind;
+use ahoy_protocol::peer::PeerMessage;
 use ahoy_protocol::{CallId, DeviceKey, Name, UnixMillis};
 use ahoy_transport::{ClientEndpoint, PathStatus, TransportError};
 use call::{AbortOnDrop, Call, Party};
@@ -54,6 +58,8 @@ pub struct Config {
     pub media: MediaOptions,
     /// How this device may reach the network and be reached.
     pub reach: ReachSettings,
+    /// How it sounds.
+    pub sound: SoundSettings,
 }
 
 /// Why the engine does not start.
@@ -89,9 +95,13 @@ pub async fn start(home: Arc<Home>, mut account: Account, config: Config) -> Res
     let (done, results) = mpsc::channel(QUEUE_MAX);
     let (notices, noticed) = mpsc::channel(NOTICES_MAX);
     let events = broadcast::Sender::new(EVENTS_MAX);
+    let controls = Controls::default();
+    controls.set_volume(config.sound.volume);
+    controls.push_to_talk(config.sound.push_to_talk);
     let engine = Engine {
         home: home.clone(),
         config,
+        controls: Arc::new(controls),
         shared,
         desk: Desk::new(me),
         calls: BTreeMap::new(),
@@ -145,6 +155,7 @@ struct Inputs {
 struct Engine {
     home: Arc<Home>,
     config: Config,
+    controls: Arc<Controls>,
     shared: Shared,
     desk: Desk,
     calls: BTreeMap<CallId, Call>,
@@ -226,7 +237,13 @@ impl Engine {
             Command::HangUp(reply) => {
                 let _ = reply.send(self.desk.hang_up(now));
             }
-            Command::SetReach(reach) => self.set_reach(*reach),
+            Command::Follow(reach, sound) => {
+                self.set_reach(*reach);
+                self.set_sound(*sound);
+            }
+            Command::Turn(turn, reply) => {
+                let _ = reply.send(self.turn(turn));
+            }
             // Handled where the loop can end.
             Command::Stop(_) => {}
         }
@@ -247,6 +264,7 @@ impl Engine {
     fn answer(&mut self, now: Instant) -> bool {
         if let Some(call) = self.desk.current().and_then(|call| self.calls.get_mut(&call)) {
             call.since = now;
+            call.ring = None;
         }
         self.desk.answer(now)
     }
@@ -355,6 +373,7 @@ impl Engine {
                     self.desk.handle_peer_connected(now, call, device);
                 }
             }
+            LinkEventKind::Message(PeerMessage::Hold(on)) => self.handle_hold(call, device, on),
             LinkEventKind::Message(message) => self.desk.handle_peer_message(now, call, device, &message),
             LinkEventKind::Lost(reason) => {
                 if self.desk.current() == Some(call) {
@@ -407,13 +426,20 @@ impl Engine {
     }
 
     fn handle_notice(&mut self, id: CallId, notice: Notice) {
-        let Some(call) = self.calls.get(&id) else { return };
+        let Some(call) = self.calls.get_mut(&id) else { return };
         let word = call_word(id);
         let event = match notice {
             Notice::Started { play_started_us, record_started_us } => Event::Media { call: word, play_started_us, record_started_us },
             Notice::FirstSound(after) => Event::FirstSound { call: word, after_ms: in_millis(after) },
             Notice::Warning(text) => Event::Warning { text },
-            Notice::Stats(stats) => Event::Stats(Stats { call: word, ..figures::complete(call, &self.shared, stats) }),
+            Notice::Device { role, state, name } => {
+                Event::Device { call: word, role: role.as_str().to_owned(), state: state.to_owned(), name }
+            }
+            Notice::Stats(stats) => {
+                let stats = Stats { call: word, ..figures::complete(call, &self.shared, *stats) };
+                call.figures.add(&stats);
+                Event::Stats(Box::new(stats))
+            }
         };
         self.tell(event);
     }

@@ -1,5 +1,11 @@
 //! What the program tells its user, as events: one JSON object a line with `--json`, else a sentence.
 
+mod sentences;
+mod stats;
+
+pub use stats::{RelayFigures, Stats};
+
+use crate::calls::CallRecord;
 use crate::doctor::Report;
 use ahoy_protocol::CallId;
 use ahoy_protocol::peer::Mapping;
@@ -105,8 +111,39 @@ pub enum Event {
         /// The call.
         call: String,
     },
+    /// A side holds the call, or goes on with it.
+    Hold {
+        /// The call.
+        call: String,
+        /// Which side: `here` or `there`.
+        by: String,
+        /// Whether it holds.
+        on: bool,
+    },
+    /// What the user can turn while a call runs, after each change.
+    Controls {
+        /// Whether the microphone is muted.
+        muted: bool,
+        /// How loud the other side is played, in percent.
+        volume: u8,
+        /// Whether the microphone is open only while a key is pressed.
+        push_to_talk: bool,
+        /// Whether it is pressed.
+        talking: bool,
+    },
+    /// A sound device of a call is there, or is not.
+    Device {
+        /// The call.
+        call: String,
+        /// `microphone` or `speaker`.
+        role: String,
+        /// `running`, `missing`, `busy` or `failed`.
+        state: String,
+        /// The device's name, if it runs.
+        name: Option<String>,
+    },
     /// Each second of a call.
-    Stats(Stats),
+    Stats(Box<Stats>),
     /// A call is over.
     Ended {
         /// The call.
@@ -130,20 +167,38 @@ pub enum Event {
         text: String,
     },
     /// What is set, by default or by the user.
-    Settings {
-        /// The proxy; null: the one that the environment names, if any.
-        proxy: Option<String>,
-        /// `auto` or `never`.
-        udp: String,
-        /// `auto`, `strangers` or `always`.
-        relay: String,
-        /// `on` or `off`.
-        port_mapping: String,
-        /// `auto`, `on` or `off`.
-        birthday: String,
-    },
+    Settings(Box<SettingsShown>),
     /// What this computer's network lets through, and what that means for calls.
     Doctor(Box<Report>),
+    /// The sound devices that there are.
+    Devices {
+        /// What can be heard by the other side.
+        microphones: Vec<DeviceShown>,
+        /// What can play the other side, and ring.
+        speakers: Vec<DeviceShown>,
+    },
+    /// The end of a test of the sound devices.
+    TestSound {
+        /// The microphone.
+        microphone: String,
+        /// The speaker; null: there is none that works.
+        speaker: Option<String>,
+        /// How long was recorded.
+        seconds: f64,
+        /// How loud that was at its loudest, in dB of full scale.
+        peak_dbfs: f32,
+        /// And on the whole, as a root mean square.
+        level_dbfs: f32,
+    },
+    /// How loud the microphone is, while it is tested.
+    Level {
+        /// Root mean square, in dB of full scale.
+        level_dbfs: f32,
+        /// At its loudest.
+        peak_dbfs: f32,
+    },
+    /// A call of the past.
+    PastCall(Box<CallRecord>),
     /// The summary of a demo.
     Summary {
         /// Quality of the received file against the sent one (ITU-T P.862.2), 1.0 to 4.6.
@@ -161,56 +216,50 @@ pub enum Event {
     },
 }
 
-/// Figures of a call.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-pub struct Stats {
-    /// The call.
-    pub call: String,
-    /// Voice packets sent.
-    pub sent: u64,
-    /// Voice packets received.
-    pub received: u64,
-    /// Voice packets of which neither the packet nor a copy came in time.
-    pub lost: u64,
-    /// Voice packets that came too late to be played.
-    pub late: u64,
-    /// Sound made up because nothing was there to play.
-    pub concealed_ms: u64,
-    /// What the jitter buffer aims at.
-    pub target_ms: u64,
-    /// What is in the jitter buffer.
-    pub buffered_ms: u64,
-    /// Round-trip time, once it is known.
-    pub rtt_ms: Option<f64>,
-    /// The way the packets go.
-    pub path: String,
-    /// The longest time without a voice packet since the last figures.
-    #[serde(default)]
-    pub gap_ms: u64,
-    /// What this device's NAT does with addresses: `open` (there is none), `endpoint-independent`, `endpoint-dependent` or `unknown`.
-    #[serde(default)]
-    pub mapping: String,
-    /// How the router was asked to let this device's port through: `pcp`, `nat-pmp` or `upnp-igd`; `none` if it does not.
-    #[serde(default)]
+/// What is set, as it is shown.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct SettingsShown {
+    /// The proxy; null: the one that the environment names, if any.
+    pub proxy: Option<String>,
+    /// `auto` or `never`.
+    pub udp: String,
+    /// `auto`, `strangers` or `always`.
+    pub relay: String,
+    /// `on` or `off`.
     pub port_mapping: String,
-    /// Addresses of this device that the other side was told.
-    #[serde(default)]
-    pub candidates: usize,
-    /// Addresses of the other side that it told.
-    #[serde(default)]
-    pub peer_candidates: usize,
-    /// The relays in use, the one that was joined first at first.
-    #[serde(default)]
-    pub relays: Vec<RelayFigures>,
+    /// `auto`, `on` or `off`.
+    pub birthday: String,
+    /// A device's name, or `default`.
+    pub microphone: String,
+    /// A device's name, or `default`.
+    pub speaker: String,
+    /// A device's name, or `default`.
+    pub ringer: String,
+    /// `on` or `off`.
+    pub echo_canceller: String,
+    /// `off`, `moderate` or `high`.
+    pub noise_suppression: String,
+    /// `on` or `off`.
+    pub gain_control: String,
+    /// In percent.
+    pub volume: u8,
+    /// In percent.
+    pub ring_volume: u8,
+    /// `on` or `off`.
+    pub push_to_talk: String,
+    /// `on` or `off`.
+    pub data_saver: String,
 }
 
-/// A relay that a call uses.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-pub struct RelayFigures {
-    /// Where it is.
-    pub address: String,
-    /// Round-trip time between the two devices through it, once it is known.
-    pub rtt_ms: Option<f64>,
+/// A sound device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceShown {
+    /// By which it is chosen.
+    pub id: String,
+    /// What people call it.
+    pub name: String,
+    /// Whether the system prefers it.
+    pub is_default: bool,
 }
 
 /// An event and the time at which it is told.
@@ -259,7 +308,7 @@ impl Output {
 
     /// Tells one event. A closed standard output is no reason to drop a call.
     pub fn tell(self, event: &Event) {
-        let line = if self.json { json_line(event) } else { sentence(event) };
+        let line = if self.json { json_line(event) } else { sentences::sentence(event) };
         if let Some(line) = line {
             let mut out = std::io::stdout().lock();
             let _ = writeln!(out, "{line}").and_then(|()| out.flush());
@@ -272,65 +321,6 @@ impl Output {
 pub fn json_line(event: &Event) -> Option<String> {
     let t_ms = ahoy_protocol::UnixMillis::from(SystemTime::now()).0;
     serde_json::to_string(&Stamped { t_ms, event: event.clone() }).ok()
-}
-
-/// The event as a person wants to read it; `None` for what only measures.
-fn sentence(event: &Event) -> Option<String> {
-    Some(match event {
-        Event::Registered { name } => format!("The account {name} is made."),
-        Event::SignedIn { name, .. } => format!("This device is signed in as {name}."),
-        Event::Online { name, supernodes, .. } => {
-            format!("Online as {name}, at {} supernode{}.", supernodes.len(), if supernodes.len() == 1 { "" } else { "s" })
-        }
-        Event::Incoming { from, .. } => format!("{from} is calling."),
-        Event::Calling { to, devices, .. } => {
-            format!("Calling {to} ({devices} device{}) …", if *devices == 1 { "" } else { "s" })
-        }
-        Event::Ringing { .. } => "It rings.".to_owned(),
-        Event::Connected { with, path, .. } => format!("Connected with {with} ({}).", path_words(path)),
-        Event::Path { kind, rtt_ms, .. } => match rtt_ms {
-            Some(rtt_ms) => format!("The call goes {}, {rtt_ms:.0} ms there and back.", path_words(kind)),
-            None => format!("The call goes {}.", path_words(kind)),
-        },
-        Event::Reconnecting { .. } => "Nothing comes from the other side; reconnecting …".to_owned(),
-        Event::Ended { with, reason, seconds, recording, .. } => {
-            let recording = recording.as_ref().map(|path| format!(" The recording is {path}.")).unwrap_or_default();
-            format!("The call with {with} is over: {}.{recording}", end_words(reason, *seconds))
-        }
-        Event::Warning { text } => format!("Warning: {text}"),
-        Event::Doctor(report) => report.text(),
-        Event::Settings { proxy, udp, relay, port_mapping, birthday } => {
-            let proxy = proxy.as_deref().unwrap_or("as the environment says");
-            format!(
-                "proxy         {proxy}\nudp           {udp}\nrelay         {relay}\nport-mapping  {port_mapping}\nbirthday      {birthday}"
-            )
-        }
-        Event::Media { .. } | Event::FirstSound { .. } | Event::Stats(_) | Event::Summary { .. } => return None,
-    })
-}
-
-fn path_words(kind: &str) -> &str {
-    match kind {
-        "lan" => "directly, on this network",
-        "direct" => "directly",
-        "relay" => "through a relay",
-        "relay-tcp" => "through a relay, over TCP",
-        other => other,
-    }
-}
-
-fn end_words(reason: &str, seconds: f64) -> String {
-    match reason {
-        "hung-up" => format!("hung up after {seconds:.0} s"),
-        "declined" => "declined".to_owned(),
-        "busy" => "the other side is in another call; try again later".to_owned(),
-        "missed" => "nobody answered".to_owned(),
-        "unreachable" => "no device of theirs can be reached now".to_owned(),
-        "cancelled" => "cancelled".to_owned(),
-        "answered-elsewhere" => "answered on another device".to_owned(),
-        "lost" => format!("the connection was lost after {seconds:.0} s"),
-        other => other.to_owned(),
-    }
 }
 
 #[cfg(test)]
@@ -348,9 +338,9 @@ mod tests {
 
     #[test]
     fn stats_are_flat_too() {
-        let line = json_line(&Event::Stats(Stats { lost: 3, ..Stats::default() })).expect("serialises");
+        let line = json_line(&Event::Stats(Box::new(Stats { lost: 3, ..Stats::default() }))).expect("serialises");
         let stamped: Stamped = serde_json::from_str(&line).expect("reads back");
-        assert!(matches!(stamped.event, Event::Stats(Stats { lost: 3, .. })));
+        assert!(matches!(stamped.event, Event::Stats(stats) if stats.lost == 3));
         assert!(line.contains("\"event\":\"stats\""), "{line}");
     }
 }

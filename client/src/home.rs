@@ -2,6 +2,7 @@
 //!
 //! At rest are the device's own keys, its certificates and what it has learned of others; never the user key, never the password.
 
+use crate::calls::{CALLS_MAX, CallRecord};
 use crate::settings::{Key, SettingError, Settings};
 use ahoy_identity::{ChainError, Network, SealSecret, SigningKey};
 use ahoy_login_client::{LoginClient, LoginClientError};
@@ -34,6 +35,7 @@ const RECORD: &str = "record.bin";
 const ROSTER: &str = "roster.bin";
 const PINS: &str = "pins.json";
 const SETTINGS: &str = "settings.json";
+const CALLS: &str = "calls.json";
 
 /// Why a home cannot be used.
 #[derive(Debug, Error)]
@@ -83,6 +85,8 @@ pub struct Home {
     folder: DataFolder,
     /// Held while pins are written.
     pins: Mutex<()>,
+    /// Held while calls are written.
+    calls: Mutex<()>,
 }
 
 /// The keys of this device.
@@ -150,7 +154,7 @@ impl Home {
     /// # Errors
     /// See [`StoreError`].
     pub fn open(dir: &Path) -> Result<Self, HomeError> {
-        Ok(Self { folder: DataFolder::open(dir, PROGRAM, FORMAT)?, pins: Mutex::default() })
+        Ok(Self { folder: DataFolder::open(dir, PROGRAM, FORMAT)?, pins: Mutex::default(), calls: Mutex::default() })
     }
 
     /// Where it is.
@@ -351,6 +355,31 @@ impl Home {
         Ok(())
     }
 
+    /// The calls of the past, the oldest first.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub fn calls(&self) -> Result<Vec<CallRecord>, HomeError> {
+        Ok(self.folder.read_json(CALLS)?.unwrap_or_default())
+    }
+
+    /// Keeps a call that is over, and forgets the oldest where there are more than [`CALLS_MAX`]. It is written to the disk, which takes its time.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub fn remember_call(&self, call: CallRecord) -> Result<(), HomeError> {
+        let _writing = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut calls = match self.calls() {
+            // What a person damaged is of no more use, and must not keep the calls from here on from being kept.
+            Err(HomeError::Store(StoreError::Damaged { .. })) => Vec::new(),
+            calls => calls?,
+        };
+        calls.push(call);
+        let surplus = calls.len().saturating_sub(CALLS_MAX);
+        calls.drain(..surplus);
+        Ok(self.folder.write_json(CALLS, &calls)?)
+    }
+
     fn write<T: Wire>(&self, file: &'static str, value: &T) -> Result<(), HomeError> {
         let bytes = value.encode().map_err(|error| self.damaged(file, &error))?;
         Ok(self.folder.write(file, &bytes)?)
@@ -415,6 +444,22 @@ mod tests {
         let error = home.settings().expect_err("damaged").to_string();
         assert!(error.contains("udp") && error.contains("unset"), "{error}");
         assert_eq!(home.change_setting(Key::Udp, None).expect("mended"), Settings::default());
+    }
+
+    #[test]
+    fn the_last_thousand_calls_are_kept() {
+        let (_dir, home) = home();
+        assert!(home.calls().expect("read").is_empty());
+        let call = |number: usize| CallRecord { call: number.to_string(), ..CallRecord::default() };
+        let full: Vec<_> = (0..CALLS_MAX).map(call).collect();
+        home.folder.write_json(CALLS, &full).expect("written");
+        home.remember_call(call(CALLS_MAX)).expect("stored");
+        let calls = home.calls().expect("read");
+        assert_eq!((calls.len(), calls[0].call.as_str(), calls[CALLS_MAX - 1].call.as_str()), (CALLS_MAX, "1", "1000"));
+        std::fs::write(home.path().join(CALLS), "[{").expect("written");
+        assert!(home.calls().is_err());
+        home.remember_call(call(7)).expect("stored");
+        assert_eq!(home.calls().expect("read").len(), 1);
     }
 
     #[test]

@@ -10,12 +10,15 @@
 //! Decisions are made in the crates without I/O; what is here waits, sends and stores.
 
 pub mod account;
+pub mod calls;
 pub mod candidates;
 pub mod cli;
 pub mod control;
 pub mod courier;
 pub mod demo;
+pub mod devices;
 pub mod doctor;
+pub mod echo_service;
 pub mod engine;
 pub mod events;
 pub mod home;
@@ -29,3 +32,4 @@ pub mod relays;
 pub mod sessions;
 pub mod settings;
 pub mod signals;
+pub mod sound;

@@ -7,6 +7,7 @@
 mod keeper;
 mod legs;
 mod meet;
+mod pace;
 mod talk;
 
 use crate::courier::Courier;

@@ -18,7 +18,7 @@ use ahoy_protocol::relay::ALPN;
 use ahoy_protocol::roster::RosterNode;
 use ahoy_protocol::{CallId, NodeKey, Signed};
 use ahoy_resilience::share_of;
-use ahoy_transport::{ClientEndpoint, Connection, NodePlace};
+use ahoy_transport::{ClientEndpoint, Connection, NetworkState, NodePlace};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -228,10 +228,19 @@ impl Relays {
             place.udp.sort_by_key(|address| Some(*address) != known);
         }
         let connection = self.endpoint.connect_node(&place, node, ALPN).await?;
+        self.keep_connection(node, &connection);
+        Ok(connection)
+    }
+
+    fn keep_connection(&self, node: &NodeKey, connection: &Connection) {
         let mut book = self.book();
         book.connections.retain(|_, connection| !connection.is_closed());
         book.connections.insert(*node, connection.clone());
-        Ok(connection)
+    }
+
+    /// The state of this machine's network.
+    pub fn network(&self) -> watch::Receiver<NetworkState> {
+        self.endpoint.network()
     }
 
     /// Asks all of these how far they are, all at once. What is found is known as soon as it comes.

@@ -3,8 +3,11 @@
 //! A value is checked when it is set, and again when it is read, since a person may have written the file. What a later version of this
 //! program has put there and this one does not know stays as it is.
 
-use crate::events::Event;
+use crate::devices::DEFAULT_DEVICE;
+use crate::events::{Event, SettingsShown};
+use crate::media::{VOLUME_DEFAULT, VOLUME_MAX};
 use crate::reach::{BirthdayPolicy, ReachSettings, RelayPolicy};
+use crate::sound::{Devices, NoiseSuppression, Processing, SoundSettings};
 use ahoy_transport::{Proxy, ProxyError, UdpUse};
 use clap::ValueEnum;
 use std::collections::BTreeMap;
@@ -31,11 +34,47 @@ pub enum Key {
     PortMapping,
     /// Whether a difficult router is crossed by trying many ports: auto (only while this computer is plugged in), on, or off.
     Birthday,
+    /// What is heard by the other side: a microphone as `ahoy devices` lists it, or default.
+    Microphone,
+    /// What plays the other side: a speaker as `ahoy devices` lists it, or default.
+    Speaker,
+    /// What rings: a speaker as `ahoy devices` lists it, or default.
+    Ringer,
+    /// Whether the speaker's sound is taken out of the microphone's: on, or off.
+    EchoCanceller,
+    /// How much steady noise is taken out of the microphone's sound: off, moderate, or high.
+    NoiseSuppression,
+    /// Whether soft voices are made louder and loud ones softer: on, or off.
+    GainControl,
+    /// How loud the other side is played: 0 to 200 percent.
+    Volume,
+    /// How loud it rings: 0 to 200 percent.
+    RingVolume,
+    /// Whether the microphone is open only while a key is pressed: on, or off.
+    PushToTalk,
+    /// Whether calls spend as little as they can: on, or off.
+    DataSaver,
 }
 
 impl Key {
     /// All of them, in the order in which they are told.
-    pub const ALL: [Self; 5] = [Self::Proxy, Self::Udp, Self::Relay, Self::PortMapping, Self::Birthday];
+    pub const ALL: [Self; 15] = [
+        Self::Proxy,
+        Self::Udp,
+        Self::Relay,
+        Self::PortMapping,
+        Self::Birthday,
+        Self::Microphone,
+        Self::Speaker,
+        Self::Ringer,
+        Self::EchoCanceller,
+        Self::NoiseSuppression,
+        Self::GainControl,
+        Self::Volume,
+        Self::RingVolume,
+        Self::PushToTalk,
+        Self::DataSaver,
+    ];
 
     /// Its name in the file and on the command line.
     #[must_use]
@@ -46,6 +85,16 @@ impl Key {
             Self::Relay => "relay",
             Self::PortMapping => "port-mapping",
             Self::Birthday => "birthday",
+            Self::Microphone => "microphone",
+            Self::Speaker => "speaker",
+            Self::Ringer => "ringer",
+            Self::EchoCanceller => "echo-canceller",
+            Self::NoiseSuppression => "noise-suppression",
+            Self::GainControl => "gain-control",
+            Self::Volume => "volume",
+            Self::RingVolume => "ring-volume",
+            Self::PushToTalk => "push-to-talk",
+            Self::DataSaver => "data-saver",
         }
     }
 
@@ -55,7 +104,11 @@ impl Key {
         match self {
             Self::Proxy => "as the environment says",
             Self::Udp | Self::Relay | Self::Birthday => "auto",
-            Self::PortMapping => "on",
+            Self::PortMapping | Self::EchoCanceller | Self::GainControl => "on",
+            Self::Microphone | Self::Speaker | Self::Ringer => DEFAULT_DEVICE,
+            Self::NoiseSuppression => "moderate",
+            Self::Volume | Self::RingVolume => "100",
+            Self::PushToTalk | Self::DataSaver => "off",
         }
     }
 
@@ -65,7 +118,10 @@ impl Key {
             Self::Proxy => "a proxy such as http://HOST:PORT or socks5://HOST:PORT, or none",
             Self::Udp => "auto or never",
             Self::Relay => "auto, strangers or always",
-            Self::PortMapping => "on or off",
+            Self::PortMapping | Self::EchoCanceller | Self::GainControl | Self::PushToTalk | Self::DataSaver => "on or off",
+            Self::Microphone | Self::Speaker | Self::Ringer => "a device as `ahoy devices` lists it, or default",
+            Self::NoiseSuppression => "off, moderate or high",
+            Self::Volume | Self::RingVolume => "a number of percent from 0 to 200",
             Self::Birthday => "auto, on or off",
         }
     }
@@ -184,22 +240,61 @@ impl Settings {
         }
     }
 
+    /// What they mean for sound.
+    #[must_use]
+    pub fn sound(&self) -> SoundSettings {
+        let device = |key| self.get(key).filter(|name| *name != DEFAULT_DEVICE).map(str::to_owned);
+        let percent = |key| self.get(key).and_then(percent).unwrap_or(VOLUME_DEFAULT);
+        SoundSettings {
+            devices: Devices { microphone: device(Key::Microphone), speaker: device(Key::Speaker), ringer: device(Key::Ringer) },
+            processing: Processing {
+                echo_canceller: self.get(Key::EchoCanceller) != Some("off"),
+                noise_suppression: match self.get(Key::NoiseSuppression) {
+                    Some("off") => NoiseSuppression::Off,
+                    Some("high") => NoiseSuppression::High,
+                    _ => NoiseSuppression::Moderate,
+                },
+                gain_control: self.get(Key::GainControl) != Some("off"),
+            },
+            volume: percent(Key::Volume),
+            ring_volume: percent(Key::RingVolume),
+            push_to_talk: self.get(Key::PushToTalk) == Some("on"),
+            data_saver: self.get(Key::DataSaver) == Some("on"),
+        }
+    }
+
     /// All of them, as an event.
     #[must_use]
     pub fn event(&self) -> Event {
         let value = |key: Key| self.shown(key).unwrap_or_else(|| key.default_value().to_owned());
-        Event::Settings {
+        let sound = self.sound();
+        Event::Settings(Box::new(SettingsShown {
             proxy: self.shown(Key::Proxy),
             udp: value(Key::Udp),
             relay: value(Key::Relay),
             port_mapping: value(Key::PortMapping),
             birthday: value(Key::Birthday),
-        }
+            microphone: value(Key::Microphone),
+            speaker: value(Key::Speaker),
+            ringer: value(Key::Ringer),
+            echo_canceller: value(Key::EchoCanceller),
+            noise_suppression: value(Key::NoiseSuppression),
+            gain_control: value(Key::GainControl),
+            volume: sound.volume,
+            ring_volume: sound.ring_volume,
+            push_to_talk: value(Key::PushToTalk),
+            data_saver: value(Key::DataSaver),
+        }))
     }
 
     fn get(&self, key: Key) -> Option<&str> {
         self.values.get(key.as_str()).map(String::as_str)
     }
+}
+
+/// A share of the loudness that sound has by itself.
+fn percent(value: &str) -> Option<u8> {
+    value.parse().ok().filter(|percent| *percent <= VOLUME_MAX)
 }
 
 fn check(key: Key, value: &str) -> Result<(), SettingError> {
@@ -212,7 +307,11 @@ fn check(key: Key, value: &str) -> Result<(), SettingError> {
         Key::Proxy => Proxy::parse(value).map(|_| true)?,
         Key::Udp => is_one_of(&["auto", "never"]),
         Key::Relay => is_one_of(&["auto", "strangers", "always"]),
-        Key::PortMapping => is_one_of(&["on", "off"]),
+        Key::PortMapping | Key::EchoCanceller | Key::GainControl | Key::PushToTalk | Key::DataSaver => is_one_of(&["on", "off"]),
+        Key::NoiseSuppression => is_one_of(&["off", "moderate", "high"]),
+        Key::Volume | Key::RingVolume => percent(value).is_some(),
+        // It may be plugged in later.
+        Key::Microphone | Key::Speaker | Key::Ringer => !value.is_empty() && !value.chars().any(char::is_control),
         Key::Birthday => is_one_of(&["auto", "on", "off"]),
     };
     if is_allowed { Ok(()) } else { Err(SettingError::Value { key, value: value.to_owned() }) }
@@ -239,6 +338,28 @@ mod tests {
     }
 
     #[test]
+    fn sound_is_processed_unless_the_user_says_otherwise() {
+        let mut settings = Settings::default();
+        assert_eq!(settings.sound(), SoundSettings::default());
+        for (key, value) in [
+            (Key::EchoCanceller, "off"),
+            (Key::NoiseSuppression, "high"),
+            (Key::GainControl, "off"),
+            (Key::Microphone, "Desk (USB)"),
+            (Key::Speaker, "default"),
+            (Key::Volume, "70"),
+            (Key::PushToTalk, "on"),
+        ] {
+            settings.set(key, value).expect("it can be that");
+        }
+        let sound = settings.sound();
+        let processing = Processing { echo_canceller: false, noise_suppression: NoiseSuppression::High, gain_control: false };
+        assert_eq!(sound.processing, processing);
+        assert_eq!(sound.devices, Devices { microphone: Some("Desk (USB)".into()), ..Devices::default() });
+        assert_eq!((sound.volume, sound.ring_volume, sound.push_to_talk), (70, 100, true));
+    }
+
+    #[test]
     fn a_proxy_that_is_set_counts_before_the_environments_and_none_before_both() {
         let environment = Proxy::parse("http://192.0.2.1:3128").ok();
         let mut settings = Settings::default();
@@ -260,6 +381,10 @@ mod tests {
             (Key::Relay, "Always"),
             (Key::PortMapping, "yes"),
             (Key::Birthday, "\u{0}"),
+            (Key::Microphone, ""),
+            (Key::NoiseSuppression, "on"),
+            (Key::Volume, "201"),
+            (Key::Volume, "loud"),
         ] {
             let error = settings.set(key, value).expect_err(value).to_string();
             assert!(error.lines().count() == 1 && error.len() > 20, "{error}");

@@ -43,7 +43,7 @@ impl Device {
         let LegEvent::Joined { channel, key, .. } = answer else { panic!("not joined: {answer:?}") };
         let setup = PeerSetup { call, secret: CallSecret([9; 32]), me, peer, side, birthday: false };
         let peer = self.endpoint.peer(setup).expect("room for a call");
-        peer.set_leg(0, connection.remote_address(), channel, key);
+        assert!(peer.set_leg(0, connection.remote_address(), channel, key));
         Joined { peer, _connection: connection, _stream: (sending, receiving) }
     }
 }

@@ -1,19 +1,22 @@
 //! What belongs to a call beyond the desk's view of it.
 
+use crate::calls::CallFigures;
 use crate::link::{Connected, Link};
-use crate::media::{Media, MediaOptions, MediaSummary, Prepared};
+use crate::media::{Media, MediaOptions, MediaSummary, Prepared, Ring};
 use ahoy_identity::VerifiedDevice;
 use ahoy_protocol::ids::CallSecret;
 use ahoy_protocol::invitation::{Invitation, RelayOffer};
-use ahoy_protocol::{DeviceKey, NodeKey};
+use ahoy_protocol::{DeviceKey, NodeKey, UnixMillis};
 use ahoy_transport::PathStatus;
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// What belongs to a call beyond the desk's view of it.
 pub(super) struct Call {
     /// When it was placed, or came in; for a call that came in, then when it was answered.
     pub(super) since: Instant,
+    /// When it was placed, or came in.
+    pub(super) began: UnixMillis,
     pub(super) media_options: MediaOptions,
     /// Whether the user wants this call to stay on relays.
     pub(super) relay_only: bool,
@@ -32,6 +35,12 @@ pub(super) struct Call {
     pub(super) prepared: Option<Prepared>,
     pub(super) media: Option<Media>,
     pub(super) summary: MediaSummary,
+    /// What its figures add up to.
+    pub(super) figures: CallFigures,
+    /// Whether the other side holds it.
+    pub(super) is_held_there: bool,
+    /// While it rings.
+    pub(super) ring: Option<Ring>,
     pub(super) path_task: Option<AbortOnDrop>,
 }
 
@@ -65,6 +74,7 @@ impl Call {
     pub(super) fn new(now: Instant, media_options: MediaOptions, relay_only: bool) -> Self {
         Self {
             since: now,
+            began: UnixMillis::from(SystemTime::now()),
             media_options,
             relay_only,
             is_stranger: false,
@@ -78,6 +88,9 @@ impl Call {
             prepared: None,
             media: None,
             summary: MediaSummary::default(),
+            figures: CallFigures::default(),
+            is_held_there: false,
+            ring: None,
             path_task: None,
         }
     }

@@ -2,6 +2,7 @@
 
 use super::call::{AbortOnDrop, Party};
 use super::{Done, Engine, in_millis, rtt_ms};
+use crate::calls::CallRecord;
 use crate::courier::Courier;
 use crate::events::{Event, call_word};
 use crate::link::{self, Order, Privacy, Setup};
@@ -9,10 +10,12 @@ use crate::lookup::find;
 use crate::media::{Microphone, NOTICES_MAX, Prepared};
 use ahoy_call::{Effect, Event as DeskEvent};
 use ahoy_protocol::invitation::{Invitation, SignalKind};
+use ahoy_protocol::peer::EndReason;
 use ahoy_protocol::{CallId, DeviceKey, List, Name, NodeKey};
 use ahoy_transport::{PathStatus, UdpUse};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::{broadcast, mpsc, watch};
+use tracing::warn;
 
 /// How often an invitation is sent to a device that is not where it said.
 const INVITE_TRIES_MAX: usize = 4;
@@ -143,7 +146,7 @@ impl Engine {
     fn prepare_media(&mut self, id: CallId, microphone: Microphone) {
         if let Some(call) = self.calls.get_mut(&id).filter(|call| call.prepared.is_none() && call.media.is_none()) {
             // What fails here fails again when the sound is to start, and is told then.
-            call.prepared = Prepared::new(&call.media_options, microphone).ok();
+            call.prepared = Prepared::new(&call.media_options, &self.config.sound, &self.controls, microphone).ok();
         }
     }
 
@@ -151,16 +154,18 @@ impl Engine {
         let notices = self.notices.clone();
         let (policy, udp) = (self.config.reach.relay, self.config.reach.udp);
         let Some(call) = self.calls.get_mut(&id) else { return };
+        call.ring = None;
         let Some(party) = call.parties.get(&device) else { return };
-        let Some(connection) = party.connected.as_ref().map(|connected| connected.connection.clone()) else { return };
+        let Some((connection, path)) = party.connected.as_ref().map(|link| (link.connection.clone(), link.path.clone())) else { return };
         if let Some(link) = &party.link {
             // Without UDP there is no other way either.
             let stays_on_relays = call.relay_only || policy.keeps_on_relays(call.is_stranger) || udp == UdpUse::Never;
             link.order(Order::Answered(if stays_on_relays { Privacy::RelaysOnly } else { Privacy::Open }));
         }
         let (told, mut queue) = mpsc::channel(NOTICES_MAX);
-        let prepared = call.prepared.take().map_or_else(|| Prepared::new(&call.media_options, Microphone::AtAnswer), Ok);
-        match prepared.and_then(|prepared| prepared.start(connection, told)) {
+        let prepare = || Prepared::new(&call.media_options, &self.config.sound, &self.controls, Microphone::AtAnswer);
+        let prepared = call.prepared.take().map_or_else(prepare, Ok);
+        match prepared.and_then(|prepared| prepared.start(connection, path, told)) {
             Ok(media) => {
                 call.media = Some(media);
                 call.media_with = Some(device);
@@ -195,6 +200,7 @@ impl Engine {
             DeskEvent::Incoming { call, from } => {
                 self.tell(Event::Incoming { call: call_word(call), from: from.to_string() });
                 self.prepare_media(call, Microphone::AtAnswer);
+                self.ring(call);
                 if self.config.auto_answer {
                     self.answer(Instant::now());
                 }
@@ -210,6 +216,8 @@ impl Engine {
                 self.tell_connected(call, &with, device);
             }
             DeskEvent::Ended { call: id, with, reason, connected_for } => {
+                self.controls.end_call();
+                self.keep_record(id, &with, reason, connected_for.unwrap_or_default());
                 let summary = self.calls.get(&id).map(|call| call.summary.clone()).unwrap_or_default();
                 self.tell(Event::Ended {
                     call: call_word(id),
@@ -222,6 +230,29 @@ impl Engine {
                 });
             }
         }
+    }
+
+    /// Keeps what the call was like in the home.
+    fn keep_record(&self, id: CallId, with: &Name, reason: EndReason, connected_for: Duration) {
+        let Some(call) = self.calls.get(&id) else { return };
+        let record = CallRecord {
+            call: call_word(id),
+            with: with.to_string(),
+            direction: if call.invitation.is_some() { "incoming" } else { "outgoing" }.to_owned(),
+            began_ms: call.began.0,
+            seconds: connected_for.as_secs_f64(),
+            reason: reason.as_str().to_owned(),
+            ..CallRecord::default()
+        };
+        let record = call.figures.complete(record, &call.summary.stats);
+        let (home, alive) = (self.home.clone(), self.shared.alive.clone());
+        // The end of the call does not wait for the disk; that of the program does.
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = home.remember_call(record) {
+                warn!(%error, "a call could not be kept");
+            }
+            drop(alive);
+        });
     }
 
     fn tell_connected(&mut self, id: CallId, with: &Name, device: DeviceKey) {

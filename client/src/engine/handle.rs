@@ -1,10 +1,12 @@
 //! The outer end of a running engine: what it can be asked to do, and what it tells.
 
+use super::sound::Turn;
 use crate::events::Event;
 use crate::home::Home;
 use crate::media::MediaOptions;
 use crate::reach::ReachSettings;
 use crate::sessions::Sessions;
+use crate::sound::SoundSettings;
 use ahoy_call::PlaceError;
 use ahoy_protocol::{CallId, Name};
 use std::sync::Arc;
@@ -30,8 +32,10 @@ pub enum Command {
     Decline(oneshot::Sender<bool>),
     /// End the call. The reply is false if there is none.
     HangUp(oneshot::Sender<bool>),
-    /// Reach and be reached in this way from here on.
-    SetReach(Box<ReachSettings>),
+    /// Reach, be reached and sound in this way from here on.
+    Follow(Box<ReachSettings>, Box<SoundSettings>),
+    /// Turn something of the call that runs, or of those to come. The reply says why not.
+    Turn(Turn, oneshot::Sender<Result<(), String>>),
     /// End the call, sign off and stop. The reply comes when all is done.
     Stop(oneshot::Sender<()>),
 }
@@ -102,13 +106,23 @@ impl Handle {
         self.ask(Command::HangUp, "there is no call").await
     }
 
+    /// Turns something of the call that runs, or of those to come.
+    ///
+    /// # Errors
+    /// A sentence for the user.
+    pub async fn turn(&self, turn: Turn) -> Result<(), String> {
+        let (reply, answer) = oneshot::channel();
+        self.give(Command::Turn(turn, reply)).await?;
+        answer.await.map_err(|_| STOPPED.to_owned())?
+    }
+
     /// Reads the home's settings and follows them from here on. Connections that stand stay as they are.
     ///
     /// # Errors
     /// A sentence for the user.
     pub async fn follow_settings(&self) -> Result<(), String> {
         let settings = self.home.settings().map_err(|error| error.to_string())?;
-        self.give(Command::SetReach(Box::new(settings.reach_here().0))).await
+        self.give(Command::Follow(Box::new(settings.reach_here().0), Box::new(settings.sound()))).await
     }
 
     /// Ends everything.

@@ -1,22 +1,26 @@
 //! The legs of a link: what the [keeper](super::keeper) decides, carried out.
 
 use super::keeper::{LegKeeper, Step};
+use super::pace::Pace;
 use crate::relays::{Leg, LegError, Relays};
 use ahoy_protocol::invitation::RelayOffer;
 use ahoy_protocol::peer::{LEGS_MAX, LegNews};
 use ahoy_protocol::relay::LegEvent;
 use ahoy_protocol::{CallId, DeviceKey, NodeKey};
-use ahoy_transport::{LegTrouble, Peer};
+use ahoy_transport::{LegTrouble, NetworkState, Peer};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::sleep_until;
 use tracing::{debug, info};
 
 /// Attempts to join that have ended and wait to be looked at: one for each leg, and one that it took the place of.
 const JOINED_MAX: usize = 2 * LEGS_MAX;
+
+/// Looks that have ended and wait for the same.
+const LOOKED_MAX: usize = 2 * LEGS_MAX;
 
 /// What the link has to do for its legs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +47,12 @@ pub(super) struct Legs {
     joining: [Option<Joining>; LEGS_MAX],
     attempts: mpsc::Sender<Attempt>,
     attempted: mpsc::Receiver<Attempt>,
+    /// Looks at the way to a relay that is held, beside which the leg goes on.
+    looking: [Option<Joining>; LEGS_MAX],
+    paces: [Pace; LEGS_MAX],
+    looks: mpsc::Sender<Look>,
+    looked: mpsc::Receiver<Look>,
+    network: watch::Receiver<NetworkState>,
     troubles: mpsc::Receiver<LegTrouble>,
     has_met: bool,
 }
@@ -55,7 +65,15 @@ struct Attempt {
     joined: Result<Leg, LegError>,
 }
 
-/// An attempt to join, which is given up when this is dropped.
+/// What a look at the way to a leg's relay has shown: a leg through a tunnel, or that none is needed.
+#[derive(Debug)]
+struct Look {
+    leg: u8,
+    relay: NodeKey,
+    found: Result<Option<Leg>, LegError>,
+}
+
+/// An attempt to join, or a look, which is given up when this is dropped.
 #[derive(Debug)]
 struct Joining(JoinHandle<()>);
 
@@ -81,8 +99,26 @@ impl Legs {
     fn new(relays: Relays, call: CallId, device: DeviceKey, peer: Arc<Peer>, keeper: LegKeeper) -> Self {
         let (attempts, attempted) = mpsc::channel(JOINED_MAX);
         let troubles = peer.leg_events();
-        let (held, joining) = (std::array::from_fn(|_| None), std::array::from_fn(|_| None));
-        Self { relays, call, device, peer, keeper, held, joining, attempts, attempted, troubles, has_met: false }
+        let (looks, looked) = mpsc::channel(LOOKED_MAX);
+        let network = relays.network();
+        Self {
+            relays,
+            call,
+            device,
+            peer,
+            keeper,
+            held: [const { None }; LEGS_MAX],
+            joining: [const { None }; LEGS_MAX],
+            attempts,
+            attempted,
+            looking: [const { None }; LEGS_MAX],
+            paces: Default::default(),
+            looks,
+            looked,
+            network,
+            troubles,
+            has_met: false,
+        }
     }
 
     /// True if a leg stands at which both are.
@@ -141,6 +177,8 @@ impl Legs {
             let [first, second] = &mut self.held;
             tokio::select! {
                 Some(attempt) = self.attempted.recv() => self.handle_attempt(attempt),
+                Some(look) = self.looked.recv() => self.handle_look(look),
+                Ok(()) = self.network.changed() => self.look_anew(),
                 event = happening(first) => self.handle_event(0, event),
                 event = happening(second) => self.handle_event(1, event),
                 Some(trouble) = self.troubles.recv() => match trouble {
@@ -148,7 +186,12 @@ impl Legs {
                         info!(leg, "nothing comes through a leg");
                         self.keeper.handle_dead(Instant::now(), leg);
                     }
-                    LegTrouble::Silent(_) => return Said::Moved,
+                    LegTrouble::Silent(leg) => {
+                        if self.paces.get_mut(usize::from(leg)).is_some_and(|pace| pace.handle_silence(Instant::now())) {
+                            self.look(leg);
+                        }
+                        return Said::Moved;
+                    }
                 },
                 () = timer => self.keeper.handle_timeout(Instant::now()),
             }
@@ -168,8 +211,63 @@ impl Legs {
         self.joining[usize::from(leg)] = Some(Joining(task));
     }
 
+    /// Looks whether the leg's relay is still reached over UDP, and joins again through a tunnel if it is not. The leg goes on meanwhile.
+    fn look(&mut self, leg: u8) {
+        let at = usize::from(leg);
+        let relay = self.keeper.in_use().find(|(in_use, _)| *in_use == leg).map(|(_, relay)| relay);
+        let (Some(relay), Some(connection)) = (relay, self.held[at].as_ref().and_then(Leg::over_udp)) else {
+            return self.give_look_up(leg);
+        };
+        debug!(leg, "looks whether a relay is still reached");
+        let (relays, call, device, looks) = (self.relays.clone(), self.call, self.device, self.looks.clone());
+        let task = tokio::spawn(async move {
+            let found = relays.rejoin(&relay, call, device, &connection).await;
+            let _ = looks.send(Look { leg, relay, found }).await;
+        });
+        self.looking[at] = Some(Joining(task));
+    }
+
+    /// The network is another.
+    fn look_anew(&mut self) {
+        for leg in 0..LEGS_MAX as u8 {
+            self.paces[usize::from(leg)].handle_network_change();
+            self.look(leg);
+        }
+    }
+
+    fn give_look_up(&mut self, leg: u8) {
+        self.looking[usize::from(leg)] = None;
+        self.paces[usize::from(leg)].handle_given_up();
+    }
+
+    fn handle_look(&mut self, look: Look) {
+        let (now, leg, at) = (Instant::now(), look.leg, usize::from(look.leg));
+        // One that was given up may have ended just before.
+        let is_wanted = self.keeper.in_use().any(|(in_use, relay)| (in_use, relay) == (leg, look.relay));
+        if self.looking[at].is_none() || !is_wanted {
+            return;
+        }
+        self.looking[at] = None;
+        self.paces[at].handle_end(now, look.found.is_ok(), seed());
+        match look.found {
+            Ok(None) => debug!(leg, "a relay answers"),
+            Ok(Some(joined)) => {
+                info!(leg, "a relay answers by TCP alone");
+                let is_peer_present = joined.is_peer_present;
+                if self.peer.set_leg(leg, joined.relay, joined.channel, joined.key) {
+                    self.held[at] = Some(joined);
+                    self.keeper.handle_peer(now, leg, is_peer_present);
+                } else {
+                    self.keeper.handle_dead(now, leg);
+                }
+            }
+            Err(error) => debug!(%error, leg, "a relay answers neither way"),
+        }
+    }
+
     fn leave(&mut self, leg: u8) {
         self.joining[usize::from(leg)] = None;
+        self.give_look_up(leg);
         if self.held[usize::from(leg)].take().is_some() {
             self.peer.clear_leg(leg);
         }

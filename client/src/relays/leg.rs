@@ -2,9 +2,9 @@
 
 use super::Relays;
 use ahoy_protocol::ids::LegKey;
-use ahoy_protocol::relay::{Join, LegEvent};
+use ahoy_protocol::relay::{ALPN, Join, LegEvent};
 use ahoy_protocol::{CallId, DeviceKey, NodeKey};
-use ahoy_transport::{Connection, SendStream, TransportError, receive, send};
+use ahoy_transport::{Connection, Reached, SendStream, TransportError, receive, send};
 use std::net::SocketAddr;
 use std::time::Duration;
 use thiserror::Error;
@@ -55,13 +55,18 @@ pub struct Leg {
     events: mpsc::Receiver<LegEvent>,
     /// The stream's end leaves, so it is held open.
     _stream: SendStream,
-    _connection: Connection,
+    connection: Connection,
 }
 
 impl Leg {
     /// What happens on the leg next; `None` once the relay has gone.
     pub async fn next_event(&mut self) -> Option<LegEvent> {
         self.events.recv().await
+    }
+
+    /// The connection with the relay, where it goes over UDP.
+    pub fn over_udp(&self) -> Option<Connection> {
+        (!self.connection.is_tunnelled()).then(|| self.connection.clone())
     }
 }
 
@@ -85,6 +90,23 @@ impl Relays {
         joined
     }
 
+    /// Asks a relay at which there is a leg over `connection` whether it still hears it; where it does not, and a tunnel gets there, joins
+    /// again through that. `None`: it answers.
+    ///
+    /// # Errors
+    /// See [`LegError`]; then neither way is open for now.
+    pub async fn rejoin(&self, node: &NodeKey, call: CallId, peer: DeviceKey, connection: &Connection) -> Result<Option<Leg>, LegError> {
+        let place = self.place(node).ok_or(LegError::Unknown)?;
+        let tunnel = match self.endpoint.check_node(connection, &place, node, ALPN).await? {
+            Reached::Udp => return Ok(None),
+            Reached::Tunnel(tunnel) => tunnel,
+        };
+        self.keep_connection(node, &tunnel);
+        let limit = JOIN_TIME_OF_KNOWN + tunnel.rtt() * JOIN_ROUND_TRIPS;
+        let joining = timeout(limit, self.join_over(tunnel, call, peer));
+        joining.await.unwrap_or(Err(LegError::Transport(TransportError::TimedOut { what: "a relay" }))).map(Some)
+    }
+
     async fn try_join(&self, node: &NodeKey, call: CallId, peer: DeviceKey, limit: Duration) -> Result<Leg, LegError> {
         let joining = self.join_without_limit(node, call, peer);
         let joined = timeout(limit, joining).await.unwrap_or(Err(LegError::Transport(TransportError::TimedOut { what: "a relay" })));
@@ -96,6 +118,10 @@ impl Relays {
 
     async fn join_without_limit(&self, node: &NodeKey, call: CallId, peer: DeviceKey) -> Result<Leg, LegError> {
         let connection = self.connection(node).await?;
+        self.join_over(connection, call, peer).await
+    }
+
+    async fn join_over(&self, connection: Connection, call: CallId, peer: DeviceKey) -> Result<Leg, LegError> {
         let (mut stream, mut events) = connection.open_bi().await?;
         let grant = self.grant();
         send(&mut stream, &Join { call, peer, grant }).await?;
@@ -111,7 +137,7 @@ impl Relays {
                     }
                 });
                 let relay = connection.remote_address();
-                Ok(Leg { relay, channel, key, is_peer_present: peer_present, events: queue, _stream: stream, _connection: connection })
+                Ok(Leg { relay, channel, key, is_peer_present: peer_present, events: queue, _stream: stream, connection })
             }
             Some(LegEvent::Busy { .. }) => Err(LegError::Busy),
             Some(LegEvent::Refused(reason)) => Err(LegError::Refused(reason.to_string())),

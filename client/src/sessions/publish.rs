@@ -5,8 +5,8 @@ use super::{Inner, REQUEST_TIME, Session, lock, random_u64, registered, unix_now
 use crate::home::Account;
 use ahoy_directory::{Gate, choose_presence, choose_user};
 use ahoy_identity::Network;
-use ahoy_protocol::directory::{Request, Response};
 use ahoy_protocol::certificate::NodeRole;
+use ahoy_protocol::directory::{Request, Response};
 use ahoy_protocol::record::{PRESENCE_LIFE, PresenceRecord, PresenceStatement, Record, UserRecord};
 use ahoy_protocol::{DeviceKey, List, NodeKey};
 use ahoy_resilience::{Backoff, share_of};

@@ -9,7 +9,7 @@ use ahoy_protocol::directory::{ALPN, Push, Request, Response};
 use ahoy_protocol::login::Credentials;
 use ahoy_protocol::roster::{Roster, RosterNode};
 use ahoy_resilience::{Backoff, share_of};
-use ahoy_transport::{ClientEndpoint, Connection, NodePlace, TransportError, receive};
+use ahoy_transport::{ClientEndpoint, Connection, NodePlace, Reached, TransportError, receive};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use thiserror::Error;
@@ -87,7 +87,12 @@ pub(super) async fn keep_slot(inner: Arc<Inner>, slot: usize) {
             continue;
         };
         match connect(&inner.endpoint, &node).await {
-            Ok(connection) => inner.keep(slot, &node, connection, &mut unlisted).await,
+            Ok(connection) => {
+                let mut next = Some(connection);
+                while let Some(connection) = next {
+                    next = inner.keep(slot, &node, connection, &mut unlisted).await;
+                }
+            }
             Err(error) => debug!(%error, slot, "cannot connect to a supernode"),
         }
         inner.give_back(&node.node);
@@ -95,8 +100,16 @@ pub(super) async fn keep_slot(inner: Arc<Inner>, slot: usize) {
 }
 
 impl Inner {
-    /// Registers at a supernode, and keeps the session until it ends.
-    async fn keep(self: &Arc<Self>, slot: usize, node: &RosterNode, connection: Connection, rosters: &mut watch::Receiver<Arc<Roster>>) {
+    /// Registers at a supernode, and keeps the session until it ends. Gives back a connection with the same supernode that is to take its
+    /// place, if there is one.
+    async fn keep(
+        self: &Arc<Self>,
+        slot: usize,
+        node: &RosterNode,
+        connection: Connection,
+        rosters: &mut watch::Receiver<Arc<Roster>>,
+    ) -> Option<Connection> {
+        let mut next = None;
         let address = connection.remote_address();
         let shown = if connection.is_tunnelled() { node.tcp.first().copied().unwrap_or(address) } else { address };
         let session = Session { node: node.node, address, shown, connection, is_registered: false, silent: Arc::default() };
@@ -122,6 +135,10 @@ impl Inner {
                     _ = rosters.wait_for(|roster| roster.node(NodeRole::Supernode, &node.node).is_none()) => {
                         session.connection.close(0, "not in the roster");
                     }
+                    tunnel = self.tunnel_instead(&session.connection, node) => {
+                        session.connection.close(0, "another way");
+                        next = Some(tunnel);
+                    }
                 }
                 debug!(%address, slot, "lost a supernode");
             }
@@ -134,6 +151,19 @@ impl Inner {
             }
         }
         self.set_slot(slot, None);
+        next
+    }
+
+    /// A tunnel to a supernode, once another network lets nothing else through to it. The session before would look well until it times out,
+    /// and nobody could call meanwhile.
+    async fn tunnel_instead(&self, connection: &Connection, node: &RosterNode) -> Connection {
+        let (mut network, place) = (self.endpoint.network(), NodePlace::from(node));
+        while !connection.is_tunnelled() && network.changed().await.is_ok() {
+            if let Ok(Reached::Tunnel(tunnel)) = self.endpoint.check_node(connection, &place, &node.node, ALPN).await {
+                return tunnel;
+            }
+        }
+        std::future::pending().await
     }
 
     /// The supernode that this slot tries next, marked as its own.

@@ -1,19 +1,16 @@
 //! Where blocks come from: a microphone, a file, or silence.
 
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use rtrb::Consumer;
-
+use crate::callback::CaptureEnd;
 use crate::convert::Converter;
-use crate::stream::{End, Link};
+use crate::device::Wanted;
+use crate::fade::FadeIn;
+use crate::link::Link;
+use crate::pace::{self, STALL};
+use crate::timing::CallbackTimes;
+use crate::virtual_device::{VirtualEnd, VirtualMicrophone};
 use crate::{BLOCK_SAMPLES, Block, BlockClock, DeviceState, SAMPLE_RATE};
-
-/// A device that gives nothing for this long is replaced by silence until it does.
-const STALL: Duration = Duration::from_millis(100);
-
-/// How often a device is looked at.
-const POLL: Duration = Duration::from_micros(2_500);
 
 /// Gives blocks at the pace of 10 ms: as a device records them, or by the clock.
 #[derive(Debug)]
@@ -31,18 +28,61 @@ enum Source {
 
 #[derive(Debug)]
 struct Microphone {
-    link: Link<Consumer<f32>>,
-    open: Option<(End<Consumer<f32>>, Converter)>,
+    link: Link<CaptureEnd>,
+    open: Option<Open>,
     /// When it last gave a block.
     heard: Instant,
+    /// When the device gave the last sample of the block that was read last.
+    recorded_until: Instant,
     scratch: Vec<f32>,
+    fade: FadeIn,
+    /// Of devices that were open before.
+    times_before: CallbackTimes,
+    overruns_before: u64,
+    /// What runs it, if it is virtual.
+    virtual_end: Option<VirtualEnd>,
+}
+
+#[derive(Debug)]
+struct Open {
+    end: CaptureEnd,
+    converter: Converter,
+    /// Frames that were taken from the ring.
+    taken: u64,
 }
 
 impl Capture {
-    /// The default device. Returns at once, and is silent until the device runs.
+    /// The default device.
     #[must_use]
     pub fn device(now: Instant) -> Self {
-        let microphone = Microphone { link: Link::input(), open: None, heard: now, scratch: Vec::new() };
+        Self::chosen_device(now, Wanted::Default)
+    }
+
+    /// A device. Returns at once, and is silent until the device runs.
+    #[must_use]
+    pub fn chosen_device(now: Instant, wanted: Wanted) -> Self {
+        Self::microphone(now, Link::open(wanted), None)
+    }
+
+    /// A device that is none: see [`VirtualMicrophone`].
+    #[must_use]
+    pub fn virtual_device(now: Instant, microphone: VirtualMicrophone) -> Self {
+        let (end, running) = microphone.run();
+        Self::microphone(now, Link::to_virtual(end), Some(running))
+    }
+
+    fn microphone(now: Instant, link: Link<CaptureEnd>, virtual_end: Option<VirtualEnd>) -> Self {
+        let microphone = Microphone {
+            link,
+            open: None,
+            heard: now,
+            recorded_until: now,
+            scratch: Vec::new(),
+            fade: FadeIn::default(),
+            times_before: CallbackTimes::default(),
+            overruns_before: 0,
+            virtual_end,
+        };
         Self { source: Source::Device(Box::new(microphone)), clock: BlockClock::new(now) }
     }
 
@@ -58,6 +98,13 @@ impl Capture {
         Self { source: Source::Silence, clock: BlockClock::new(start) }
     }
 
+    /// Uses another device from here on; the one before goes on until the other runs. Files and silence stay what they are.
+    pub fn choose(&self, wanted: Wanted) {
+        if let Source::Device(microphone) = &self.source {
+            microphone.link.choose(wanted);
+        }
+    }
+
     /// Fills `block` with the next one, if there is one at `now`. Never waits. To be called until it says no, at least
     /// every time [`Capture::next_wake`] says.
     pub fn read(&mut self, now: Instant, block: &mut Block) -> bool {
@@ -70,21 +117,50 @@ impl Capture {
         true
     }
 
-    /// When to call [`Capture::read`] again.
+    /// When to call [`Capture::read`] again: when the device is expected to have more.
     #[must_use]
     pub fn next_wake(&self, now: Instant) -> Instant {
-        match self.source {
-            Source::Device(_) => now + POLL,
+        match &self.source {
+            Source::Device(microphone) => {
+                let open = microphone.open.as_ref().filter(|_| microphone.is_giving(now));
+                pace::next_wake(now, open.map(|open| (&*open.end.gauge, open.missing())), &self.clock)
+            }
             Source::File { .. } | Source::Silence => self.clock.deadline(),
         }
     }
 
-    /// Whether all of a file has been read. Devices and silence have no end.
+    /// When the device gave the last sample of the block that was read last: what the loudspeaker had been given by then
+    /// may be heard in the block. To be handed to [`Playback::take_reference`](crate::Playback::take_reference).
+    #[must_use]
+    pub fn recorded_until(&self, now: Instant) -> Instant {
+        match &self.source {
+            Source::Device(microphone) => microphone.recorded_until,
+            Source::File { .. } | Source::Silence => now,
+        }
+    }
+
+    /// How long sound takes from the microphone to the program, as the system tells it.
+    #[must_use]
+    pub fn latency(&self) -> Duration {
+        match &self.source {
+            Source::Device(microphone) => microphone.open.as_ref().map_or(Duration::ZERO, |open| open.end.gauge.latency()),
+            Source::File { .. } | Source::Silence => Duration::ZERO,
+        }
+    }
+
+    /// How long ago the last sample of the block that was read last was at the microphone.
+    #[must_use]
+    pub fn delay(&self, now: Instant) -> Duration {
+        self.latency() + now.saturating_duration_since(self.recorded_until(now))
+    }
+
+    /// Whether all of a file has been read. Devices and silence have no end; a virtual one's is that of its sound.
     #[must_use]
     pub fn is_finished(&self) -> bool {
         match &self.source {
             Source::File { samples, position } => *position >= samples.len(),
-            Source::Device(_) | Source::Silence => false,
+            Source::Device(microphone) => microphone.virtual_end.as_ref().is_some_and(VirtualEnd::is_finished),
+            Source::Silence => false,
         }
     }
 
@@ -92,8 +168,17 @@ impl Capture {
     #[must_use]
     pub fn state(&self) -> DeviceState {
         match &self.source {
-            Source::Device(microphone) => microphone.link.state.get(),
+            Source::Device(microphone) => microphone.link.state(),
             Source::File { .. } | Source::Silence => DeviceState::Virtual,
+        }
+    }
+
+    /// Whether the default stands in for a device that was chosen and is not there.
+    #[must_use]
+    pub fn is_substitute(&self) -> bool {
+        match &self.source {
+            Source::Device(microphone) => microphone.link.is_substitute(),
+            Source::File { .. } | Source::Silence => false,
         }
     }
 
@@ -101,8 +186,17 @@ impl Capture {
     #[must_use]
     pub fn overruns(&self) -> u64 {
         match &self.source {
-            Source::Device(microphone) => microphone.open.as_ref().map_or(0, |(end, _)| end.pulse.slipped.load(Ordering::Relaxed)),
+            Source::Device(microphone) => microphone.overruns_before + microphone.open.as_ref().map_or(0, |open| open.end.gauge.slipped()),
             Source::File { .. } | Source::Silence => 0,
+        }
+    }
+
+    /// How long the device's callback took, each time.
+    #[must_use]
+    pub fn callback_times(&self) -> CallbackTimes {
+        match &self.source {
+            Source::Device(microphone) => microphone.callback_times(),
+            Source::File { .. } | Source::Silence => CallbackTimes::default(),
         }
     }
 }
@@ -116,25 +210,67 @@ fn read_samples(samples: &[f32], position: &mut usize, block: &mut Block) {
 }
 
 impl Microphone {
+    fn is_giving(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.heard) < STALL
+    }
+
     fn read(&mut self, now: Instant, block: &mut Block, clock: &mut BlockClock) -> bool {
-        if let Some(end) = self.link.take_end() {
-            self.open = Converter::new(end.rate, SAMPLE_RATE).ok().map(|converter| (end, converter));
-        }
-        if let Some((end, converter)) = &mut self.open {
-            self.scratch.resize(end.ring.slots(), 0.0);
-            if end.ring.pop_entire_slice(&mut self.scratch).is_ok() {
-                converter.push(&self.scratch);
-            }
-            if converter.pop(block) {
-                self.heard = now;
+        self.take_end();
+        if let Some(open) = &mut self.open {
+            open.take(&mut self.scratch);
+            if open.converter.pop(block) {
+                (self.heard, self.recorded_until) = (now, open.recorded_until(now));
                 *clock = BlockClock::new(now);
+                self.fade.apply(block);
                 return true;
             }
         }
-        if now.saturating_duration_since(self.heard) < STALL || !clock.is_due(now) {
+        if self.is_giving(now) || !clock.is_due(now) {
             return false;
         }
         block.fill(0.0);
+        self.recorded_until = now;
+        self.fade.begin();
         true
+    }
+
+    fn take_end(&mut self) {
+        let Some(end) = self.link.take_end() else { return };
+        self.times_before = self.callback_times();
+        self.overruns_before += self.open.take().map_or(0, |open| open.end.gauge.slipped());
+        self.open = Converter::new(end.gauge.rate, SAMPLE_RATE).ok().map(|converter| Open { end, converter, taken: 0 });
+        self.fade.begin();
+    }
+
+    fn callback_times(&self) -> CallbackTimes {
+        let mut times = self.times_before.clone();
+        if let Some(open) = &self.open {
+            times.add(&open.end.gauge.times());
+        }
+        times
+    }
+}
+
+impl Open {
+    fn take(&mut self, scratch: &mut Vec<f32>) {
+        scratch.resize(self.end.ring.slots(), 0.0);
+        if self.end.ring.pop_entire_slice(scratch).is_ok() {
+            self.taken += scratch.len() as u64;
+            self.converter.push(scratch);
+        }
+    }
+
+    /// Frames that the device must have given before there is a block.
+    fn missing(&self) -> u64 {
+        let missing =
+            BLOCK_SAMPLES.saturating_sub(self.converter.waiting()) as u64 * u64::from(self.end.gauge.rate) / u64::from(SAMPLE_RATE);
+        (self.taken + self.end.gauge.slipped() + missing).saturating_sub(self.end.gauge.frames())
+    }
+
+    /// When the device gave the last sample that left the converter.
+    fn recorded_until(&self, now: Instant) -> Instant {
+        let waiting = self.converter.waiting() as u64 * u64::from(self.end.gauge.rate) / u64::from(SAMPLE_RATE);
+        let frame = (self.taken + self.end.gauge.slipped()).saturating_sub(waiting);
+        self.end.gauge.time_of(frame).map_or(now, |at| at.min(now))
     }
 }

@@ -75,6 +75,11 @@ impl Converter {
         true
     }
 
+    /// Converted samples that wait to be taken.
+    pub(crate) fn waiting(&self) -> usize {
+        self.converted.len()
+    }
+
     /// The next sample that is converted.
     pub(crate) fn pop_sample(&mut self) -> Option<f32> {
         self.converted.pop_front()

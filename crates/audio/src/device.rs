@@ -1,19 +1,88 @@
-//! Which devices there are, and how they are to be opened.
+//! Which devices there are, and which one is wanted.
 
-use cpal::traits::{DeviceTrait, HostTrait};
-use cpal::{BufferSize, Device, ErrorKind, Host, SampleFormat, StreamConfig, SupportedStreamConfigRange};
+use std::fmt;
 
-use crate::{SAMPLE_RATE, state::DeviceState};
-
-/// Periods to be tried, in frames at 48 kHz; the last resort is the device's own. 10 ms is the shortest that sound
-/// servers keep without gaps; their own choice may be two seconds.
-const PERIODS: [u32; 2] = [480, 960];
+use crate::backend;
 
 /// Which way sound goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Direction {
     Input,
     Output,
+}
+
+/// What a device is called in settings: the same after it was unplugged and after a restart. As text it is for people who
+/// look at settings; a [`DeviceInfo`] has a better name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DeviceId(String);
+
+impl DeviceId {
+    /// The id with this text, which [`DeviceId::as_str`] gave once. Whether there is such a device will be seen.
+    #[must_use]
+    pub fn new(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+
+    /// For settings.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    pub(crate) fn of(host: &str, name: &str) -> Self {
+        Self(format!("{host}:{name}"))
+    }
+
+    /// The name that the host with this name knows it by.
+    pub(crate) fn name_at(&self, host: &str) -> Option<&str> {
+        self.0.strip_prefix(host)?.strip_prefix(':')
+    }
+}
+
+impl fmt::Display for DeviceId {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        to.write_str(self.0.split_once(':').map_or(&*self.0, |(_, name)| name))
+    }
+}
+
+/// Which device is to be used.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Wanted {
+    /// Whichever the system has as its default; when that changes, sound follows.
+    #[default]
+    Default,
+    /// This one. While it is not there the default stands in, and it is used again as soon as it is back.
+    Named(DeviceId),
+}
+
+/// A device that could be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceInfo {
+    /// For settings.
+    pub id: DeviceId,
+    /// For people.
+    pub name: String,
+    /// Whether it is the system's default.
+    pub is_default: bool,
+    /// Whether it records what a loudspeaker plays: good for tests, and a trap as a microphone.
+    pub is_monitor: bool,
+}
+
+/// All devices that could be used.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct DeviceList {
+    /// What can be recorded from; monitors come last.
+    pub inputs: Vec<DeviceInfo>,
+    /// What can be played on.
+    pub outputs: Vec<DeviceInfo>,
+}
+
+/// Asks the system for its devices. This may take a moment: a sound server may have to be started.
+#[must_use]
+pub fn devices() -> DeviceList {
+    let mut list = backend::devices();
+    list.inputs.sort_by_key(|device| device.is_monitor);
+    list
 }
 
 /// The names of the default devices.
@@ -25,69 +94,24 @@ pub struct DeviceNames {
     pub output: Option<String>,
 }
 
-/// Asks the system for its default devices. This may take a moment: a sound server may have to be started.
+/// Asks the system for its default devices, as [`devices`] does.
 #[must_use]
 pub fn default_device_names() -> DeviceNames {
-    let name = |direction| default_device(direction).map(|device| device.to_string());
-    DeviceNames { input: name(Direction::Input), output: name(Direction::Output) }
+    let list = devices();
+    let name = |devices: Vec<DeviceInfo>| devices.into_iter().find(|device| device.is_default).map(|device| device.name);
+    DeviceNames { input: name(list.inputs), output: name(list.outputs) }
 }
 
-pub(crate) fn default_device(direction: Direction) -> Option<Device> {
-    let host = host();
-    match direction {
-        Direction::Input => host.default_input_device(),
-        Direction::Output => host.default_output_device(),
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// The sound server of a desktop, which lets programs share devices, or else what the system has.
-fn host() -> Host {
-    #[cfg(target_os = "linux")]
-    if cpal::available_hosts().contains(&cpal::HostId::PulseAudio)
-        && let Ok(host) = cpal::host_from_id(cpal::HostId::PulseAudio)
-    {
-        return host;
-    }
-    cpal::default_host()
-}
-
-/// How a device could be opened, best first.
-#[derive(Debug)]
-pub(crate) struct Configs {
-    pub(crate) format: SampleFormat,
-    pub(crate) configs: Vec<StreamConfig>,
-}
-
-impl Configs {
-    pub(crate) fn of(device: &Device, direction: Direction) -> Result<Self, cpal::Error> {
-        let preferred = match direction {
-            Direction::Input => device.default_input_config()?,
-            Direction::Output => device.default_output_config()?,
-        };
-        let ranges: Vec<SupportedStreamConfigRange> = match direction {
-            Direction::Input => device.supported_input_configs().map(Iterator::collect),
-            Direction::Output => device.supported_output_configs().map(Iterator::collect),
-        }
-        .unwrap_or_default();
-        let format = preferred.sample_format();
-        let takes_our_rate = ranges.iter().any(|range| {
-            range.channels() == preferred.channels()
-                && range.sample_format() == format
-                && (range.min_sample_rate()..=range.max_sample_rate()).contains(&SAMPLE_RATE)
-        });
-        let sample_rate = if takes_our_rate { SAMPLE_RATE } else { preferred.sample_rate() };
-        let config = |buffer_size| StreamConfig { channels: preferred.channels(), sample_rate, buffer_size };
-        let fixed = PERIODS.iter().map(|frames| BufferSize::Fixed(frames * sample_rate / SAMPLE_RATE));
-        Ok(Self { format, configs: fixed.chain([BufferSize::Default]).map(config).collect() })
-    }
-}
-
-/// What an error means for the user.
-pub(crate) fn state_of(error: &cpal::Error) -> DeviceState {
-    let reason = error.to_string();
-    match error.kind() {
-        ErrorKind::DeviceBusy => DeviceState::Busy { reason },
-        ErrorKind::DeviceNotAvailable | ErrorKind::HostUnavailable => DeviceState::Missing,
-        _ => DeviceState::Failed { reason },
+    #[test]
+    fn an_id_is_the_same_after_it_was_kept_in_settings() {
+        let id = DeviceId::of("pulseaudio", "alsa_input.usb:1");
+        assert_eq!(DeviceId::new(id.as_str()), id);
+        assert_eq!(id.to_string(), "alsa_input.usb:1");
+        assert_eq!(id.name_at("pulseaudio"), Some("alsa_input.usb:1"));
+        assert_eq!(id.name_at("alsa"), None);
     }
 }

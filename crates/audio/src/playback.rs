@@ -1,26 +1,17 @@
 //! Where blocks go: a loudspeaker, a file, or nowhere.
 
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use rtrb::Producer;
-
+use crate::callback::PlaybackEnd;
 use crate::convert::Converter;
-use crate::stream::{End, Link};
-use crate::{BLOCK_SAMPLES, Block, BlockClock, DeviceState, SAMPLE_RATE, WavError, WavWriter};
-
-/// A device that takes nothing for this long is left to itself, and blocks go nowhere, until it does.
-const STALL: Duration = Duration::from_millis(100);
-
-/// How often a device is looked at.
-const POLL: Duration = Duration::from_micros(2_500);
-
-/// Most sound that waits for the device, in blocks: more is delay for nothing.
-const WAITING_MAX: usize = 6;
-
-/// What waits besides the device's own period, in blocks, until the device has run out of sound once: the time until it
-/// is looked at again. Each time it runs out, the threads here are slower than that, and a block is added.
-const CUSHION: usize = 1;
+use crate::cushion::Cushion;
+use crate::device::Wanted;
+use crate::link::Link;
+use crate::pace::{self, STALL};
+use crate::reference::Reference;
+use crate::timing::CallbackTimes;
+use crate::virtual_device::{VirtualEnd, VirtualSpeaker};
+use crate::{Block, BlockClock, DeviceState, SAMPLE_RATE, WavError, WavWriter};
 
 /// Takes blocks at the pace of 10 ms: as a device plays them, or by the clock.
 #[derive(Debug)]
@@ -38,15 +29,28 @@ enum Sink {
 
 #[derive(Debug)]
 struct Loudspeaker {
-    link: Link<Producer<f32>>,
-    open: Option<(End<Producer<f32>>, Converter)>,
+    link: Link<PlaybackEnd>,
+    open: Option<Open>,
     /// Frames the device had taken when it last was seen to take some, and when that was.
     taken: u64,
     took: Instant,
-    /// In blocks.
-    cushion: usize,
-    /// Frames it had to do without when that was last looked at; none before sound was there for the first time.
-    slipped: Option<u64>,
+    /// Whether it takes what is written.
+    is_taking: bool,
+    cushion: Cushion,
+    /// Frames that should wait for it.
+    target: usize,
+    reference: Reference,
+    /// Of devices that were open before.
+    times_before: CallbackTimes,
+    underruns_before: u64,
+    /// Runs it, if it is virtual.
+    _virtual_end: Option<VirtualEnd>,
+}
+
+#[derive(Debug)]
+struct Open {
+    end: PlaybackEnd,
+    converter: Converter,
 }
 
 #[derive(Debug)]
@@ -57,10 +61,39 @@ struct Recording {
 }
 
 impl Playback {
-    /// The default device. Returns at once; until the device runs, blocks go nowhere.
+    /// The default device.
     #[must_use]
     pub fn device(now: Instant) -> Self {
-        let loudspeaker = Loudspeaker { link: Link::output(), open: None, taken: 0, took: now, cushion: CUSHION, slipped: None };
+        Self::chosen_device(now, Wanted::Default)
+    }
+
+    /// A device. Returns at once; until the device runs, blocks go nowhere.
+    #[must_use]
+    pub fn chosen_device(now: Instant, wanted: Wanted) -> Self {
+        Self::loudspeaker(now, Link::open(wanted), None)
+    }
+
+    /// A device that is none: see [`VirtualSpeaker`].
+    #[must_use]
+    pub fn virtual_device(now: Instant, speaker: &VirtualSpeaker) -> Self {
+        let (end, running) = speaker.run();
+        Self::loudspeaker(now, Link::to_virtual(end), Some(running))
+    }
+
+    fn loudspeaker(now: Instant, link: Link<PlaybackEnd>, virtual_end: Option<VirtualEnd>) -> Self {
+        let loudspeaker = Loudspeaker {
+            link,
+            open: None,
+            taken: 0,
+            took: now,
+            is_taking: false,
+            cushion: Cushion::new(now),
+            target: 0,
+            reference: Reference::new(now),
+            times_before: CallbackTimes::default(),
+            underruns_before: 0,
+            _virtual_end: virtual_end,
+        };
         Self { sink: Sink::Device(Box::new(loudspeaker)), clock: BlockClock::new(now) }
     }
 
@@ -74,6 +107,13 @@ impl Playback {
     #[must_use]
     pub fn discard(start: Instant) -> Self {
         Self { sink: Sink::Nowhere, clock: BlockClock::new(start) }
+    }
+
+    /// Uses another device from here on; the one before goes on until the other runs. Files stay what they are.
+    pub fn choose(&self, wanted: Wanted) {
+        if let Sink::Device(loudspeaker) = &self.sink {
+            loudspeaker.link.choose(wanted);
+        }
     }
 
     /// Whether a block is wanted at `now`, which is then to be given to [`Playback::write`]. To be called until it says
@@ -94,12 +134,49 @@ impl Playback {
         }
     }
 
-    /// When to call [`Playback::wants`] again.
+    /// When to call [`Playback::wants`] again: when the device is expected to have taken more.
     #[must_use]
     pub fn next_wake(&self, now: Instant) -> Instant {
-        match self.sink {
-            Sink::Device(_) => now + POLL,
+        match &self.sink {
+            Sink::Device(loudspeaker) => {
+                let open = loudspeaker.open.as_ref().filter(|_| loudspeaker.is_taking);
+                pace::next_wake(
+                    now,
+                    open.map(|open| (&*open.end.gauge, open.waiting().saturating_sub(loudspeaker.target) as u64)),
+                    &self.clock,
+                )
+            }
             Sink::File(_) | Sink::Nowhere => self.clock.deadline(),
+        }
+    }
+
+    /// Fills `block` with the next one of exactly what the device was given, if all of it was given by `until`: the
+    /// reference of the echo canceller. It has no gaps: what had to be made up for want of sound is in it, and silence for
+    /// the time without a device. To be called until it says no, with the time that
+    /// [`Capture::recorded_until`](crate::Capture::recorded_until) tells for each block that is read, so that both keep step
+    /// however late the caller is. Files and nowhere make no echo.
+    pub fn take_reference(&mut self, until: Instant, block: &mut Block) -> bool {
+        match &mut self.sink {
+            Sink::Device(loudspeaker) => loudspeaker.take_reference(until, block),
+            Sink::File(_) | Sink::Nowhere => false,
+        }
+    }
+
+    /// How long sound takes from the program to the loudspeaker, as the system tells it.
+    #[must_use]
+    pub fn latency(&self) -> Duration {
+        match &self.sink {
+            Sink::Device(loudspeaker) => loudspeaker.open.as_ref().map_or(Duration::ZERO, |open| open.end.gauge.latency()),
+            Sink::File(_) | Sink::Nowhere => Duration::ZERO,
+        }
+    }
+
+    /// How long it takes until a block that is written at this moment is heard: what waits before it, and the device.
+    #[must_use]
+    pub fn delay(&self) -> Duration {
+        match &self.sink {
+            Sink::Device(loudspeaker) => loudspeaker.open.as_ref().map_or(Duration::ZERO, Open::waiting_time) + self.latency(),
+            Sink::File(_) | Sink::Nowhere => Duration::ZERO,
         }
     }
 
@@ -107,7 +184,7 @@ impl Playback {
     #[must_use]
     pub fn state(&self) -> DeviceState {
         match &self.sink {
-            Sink::Device(loudspeaker) => loudspeaker.link.state.get(),
+            Sink::Device(loudspeaker) => loudspeaker.link.state(),
             Sink::File(recording) => match &recording.error {
                 Some(error) => DeviceState::Failed { reason: error.to_string() },
                 None => DeviceState::Virtual,
@@ -116,12 +193,32 @@ impl Playback {
         }
     }
 
+    /// Whether the default stands in for a device that was chosen and is not there.
+    #[must_use]
+    pub fn is_substitute(&self) -> bool {
+        match &self.sink {
+            Sink::Device(loudspeaker) => loudspeaker.link.is_substitute(),
+            Sink::File(_) | Sink::Nowhere => false,
+        }
+    }
+
     /// Samples that the device wanted and that were not there.
     #[must_use]
     pub fn underruns(&self) -> u64 {
         match &self.sink {
-            Sink::Device(loudspeaker) => loudspeaker.open.as_ref().map_or(0, |(end, _)| end.pulse.slipped.load(Ordering::Relaxed)),
+            Sink::Device(loudspeaker) => {
+                loudspeaker.underruns_before + loudspeaker.open.as_ref().map_or(0, |open| open.end.gauge.slipped())
+            }
             Sink::File(_) | Sink::Nowhere => 0,
+        }
+    }
+
+    /// How long the device's callback took, each time.
+    #[must_use]
+    pub fn callback_times(&self) -> CallbackTimes {
+        match &self.sink {
+            Sink::Device(loudspeaker) => loudspeaker.callback_times(),
+            Sink::File(_) | Sink::Nowhere => CallbackTimes::default(),
         }
     }
 
@@ -158,51 +255,74 @@ impl Recording {
 
 impl Loudspeaker {
     fn wants(&mut self, now: Instant, clock: &mut BlockClock) -> bool {
-        if let Some(end) = self.link.take_end() {
-            self.open = Converter::new(SAMPLE_RATE, end.rate).ok().map(|converter| (end, converter));
-            (self.taken, self.took, self.slipped) = (0, now, None);
-        }
-        if let Some((end, _)) = &self.open {
-            let taken = end.pulse.frames.load(Ordering::Relaxed);
+        self.take_end(now);
+        if let Some(open) = &mut self.open {
+            self.reference.drain(&mut open.end);
+            let taken = open.end.gauge.frames();
             if taken != self.taken {
                 (self.taken, self.took) = (taken, now);
             }
-            if now.saturating_duration_since(self.took) < STALL {
+            self.is_taking = now.saturating_duration_since(self.took) < STALL;
+            if self.is_taking {
                 *clock = BlockClock::new(now);
-                let wants = waiting(end) < target(end, self.cushion);
-                let slipped = end.pulse.slipped.load(Ordering::Relaxed);
-                match self.slipped {
-                    None if wants => {}
-                    Some(before) if slipped > before => {
-                        self.cushion = (self.cushion + 1).min(WAITING_MAX);
-                        self.slipped = None;
-                    }
-                    None | Some(_) => self.slipped = Some(slipped),
-                }
-                return wants;
+                self.target = self.cushion.target(now, &open.end.gauge);
+                return open.waiting() < self.target;
             }
         }
-        clock.is_due(now)
+        let is_due = clock.is_due(now);
+        if is_due {
+            self.reference.push_silence(now);
+        }
+        is_due
+    }
+
+    fn take_end(&mut self, now: Instant) {
+        let Some(end) = self.link.take_end() else { return };
+        self.times_before = self.callback_times();
+        self.underruns_before += self.open.take().map_or(0, |open| open.end.gauge.slipped());
+        self.reference.restart(end.gauge.rate);
+        self.cushion.restart(now);
+        (self.taken, self.took) = (0, now);
+        self.open = Converter::new(SAMPLE_RATE, end.gauge.rate).ok().map(|converter| Open { end, converter });
     }
 
     fn write(&mut self, block: &Block) {
-        let Some((end, converter)) = &mut self.open else { return };
-        converter.push(block);
-        while let Some(sample) = converter.pop_sample() {
-            // There is no room only when the device takes nothing.
-            let _ = end.ring.push(sample);
+        if let Some(open) = self.open.as_mut().filter(|_| self.is_taking) {
+            open.write(block);
         }
+    }
+
+    fn take_reference(&mut self, until: Instant, block: &mut Block) -> bool {
+        if let Some(open) = &mut self.open {
+            self.reference.drain(&mut open.end);
+        }
+        self.reference.pop(until, block)
+    }
+
+    fn callback_times(&self) -> CallbackTimes {
+        let mut times = self.times_before.clone();
+        if let Some(open) = &self.open {
+            times.add(&open.end.gauge.times());
+        }
+        times
     }
 }
 
-/// Samples in the ring.
-fn waiting(end: &End<Producer<f32>>) -> usize {
-    end.ring.buffer().capacity() - end.ring.slots()
-}
+impl Open {
+    fn write(&mut self, block: &Block) {
+        self.converter.push(block);
+        while let Some(sample) = self.converter.pop_sample() {
+            // There is no room only when the device takes nothing.
+            let _ = self.end.ring.push(sample);
+        }
+    }
 
-/// How many samples should be in the ring: what the device takes at once, and a cushion.
-fn target(end: &End<Producer<f32>>, cushion: usize) -> usize {
-    let block = BLOCK_SAMPLES * end.rate as usize / SAMPLE_RATE as usize;
-    let at_once = end.pulse.frames_max.load(Ordering::Relaxed);
-    (at_once.max(block) + cushion * block).min(WAITING_MAX * block)
+    /// Samples in the ring.
+    fn waiting(&self) -> usize {
+        self.end.ring.buffer().capacity() - self.end.ring.slots()
+    }
+
+    fn waiting_time(&self) -> Duration {
+        Duration::from_secs_f64(self.waiting() as f64 / f64::from(self.end.gauge.rate.max(1)))
+    }
 }

@@ -15,7 +15,7 @@ pub enum DeviceState {
         /// Its name.
         name: String,
     },
-    /// There is no device; it is looked for again and again.
+    /// The device, or any, is not there; it is used as soon as it is.
     Missing,
     /// Another program holds the device; it is tried again and again.
     Busy {
@@ -35,7 +35,7 @@ impl fmt::Display for DeviceState {
             Self::Virtual => to.write_str("no sound device is used"),
             Self::Starting => to.write_str("the sound device is being opened"),
             Self::Running { name } => write!(to, "the sound device \u{201c}{name}\u{201d} runs"),
-            Self::Missing => to.write_str("there is no sound device; connect one and it will be used"),
+            Self::Missing => to.write_str("the sound device is not there; connect it and it will be used"),
             Self::Busy { reason } => write!(to, "the sound device is used by another program; end that one ({reason})"),
             Self::Failed { reason } => write!(to, "the sound device does not work; check its connection and settings ({reason})"),
         }
@@ -47,8 +47,8 @@ impl fmt::Display for DeviceState {
 pub(crate) struct SharedState(Arc<Mutex<DeviceState>>);
 
 impl SharedState {
-    pub(crate) fn starting() -> Self {
-        Self(Arc::new(Mutex::new(DeviceState::Starting)))
+    pub(crate) fn new(state: DeviceState) -> Self {
+        Self(Arc::new(Mutex::new(state)))
     }
 
     pub(crate) fn get(&self) -> DeviceState {

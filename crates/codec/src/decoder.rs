@@ -34,14 +34,23 @@ impl Decoder {
     /// # Errors
     /// [`Error::Setup`] if libopus has no memory.
     pub fn new() -> Result<Self, Error> {
+        Self::with_complexity(COMPLEXITY)
+    }
+
+    pub(crate) fn with_complexity(complexity: i32) -> Result<Self, Error> {
         let mut code = opus::OPUS_OK;
         // SAFETY: `code` outlives the call; the other arguments are plain numbers, which libopus checks.
         let state = unsafe { opus::opus_decoder_create(SAMPLE_RATE as i32, 1, &raw mut code) };
         let state = NonNull::new(state).ok_or_else(|| Error::Setup(describe(code)))?;
         let decoder = Self { state, output: vec![0.0; DECODED_SAMPLES_MAX] };
-        // SAFETY: the state is valid, and this request takes one 32-bit integer.
-        let code = unsafe { opus::opus_decoder_ctl(decoder.state.as_ptr(), opus::OPUS_SET_COMPLEXITY_REQUEST, COMPLEXITY) };
-        if code == opus::OPUS_OK { Ok(decoder) } else { Err(Error::Setup(describe(code))) }
+        decoder.set(opus::OPUS_SET_COMPLEXITY_REQUEST, complexity)?;
+        Ok(decoder)
+    }
+
+    pub(crate) fn set(&self, request: i32, value: i32) -> Result<(), Error> {
+        // SAFETY: the state is valid as long as `self`, and every request passed here takes one 32-bit integer.
+        let code = unsafe { opus::opus_decoder_ctl(self.state.as_ptr(), request, value) };
+        if code == opus::OPUS_OK { Ok(()) } else { Err(Error::Setup(describe(code))) }
     }
 
     /// The sound of a packet, at most [`DECODED_SAMPLES_MAX`] samples, valid until the next call.
@@ -54,7 +63,7 @@ impl Decoder {
             return Err(Error::Decode(describe(opus::OPUS_INVALID_PACKET)));
         }
         // SAFETY: `packet` is readable for the length passed.
-        let written = unsafe { self.run(packet.as_ptr(), packet.len() as i32, self.output.len()) };
+        let written = unsafe { self.run(packet.as_ptr(), packet.len() as i32, self.output.len(), false) };
         self.decoded(written).map_err(Error::Decode)
     }
 
@@ -65,22 +74,34 @@ impl Decoder {
     /// # Errors
     /// [`Error::Conceal`] for other lengths.
     pub fn conceal(&mut self, samples: usize) -> Result<&[f32], Error> {
-        if samples == 0 || samples > DECODED_SAMPLES_MAX || !samples.is_multiple_of(BLOCK_SAMPLES) {
-            return Err(Error::Conceal(describe(opus::OPUS_BAD_ARG)));
-        }
+        check_missing(samples)?;
         // SAFETY: libopus reads nothing from a packet that is null and of no length, and `samples` fit the output.
-        let written = unsafe { self.run(std::ptr::null(), 0, samples) };
+        let written = unsafe { self.run(std::ptr::null(), 0, samples, false) };
         self.decoded(written).map_err(Error::Conceal)
+    }
+
+    /// The in-band copy of the `samples` before `packet`, or what conceals them if the packet holds none.
+    pub(crate) fn decode_before(&mut self, packet: &[u8], samples: usize) -> Result<&[f32], Error> {
+        check_missing(samples)?;
+        if packet.is_empty() || packet.len() > PACKET_BYTES_MAX {
+            return Err(Error::Decode(describe(opus::OPUS_INVALID_PACKET)));
+        }
+        // SAFETY: `packet` is readable for the length passed, and `samples` fit the output.
+        let written = unsafe { self.run(packet.as_ptr(), packet.len() as i32, samples, true) };
+        self.decoded(written).map_err(Error::Decode)
     }
 
     /// Decodes into `self.output`.
     ///
     /// # Safety
     /// `packet` is readable for `bytes`, or null with none; `samples_max` is not above the length of `self.output`.
-    unsafe fn run(&mut self, packet: *const u8, bytes: i32, samples_max: usize) -> i32 {
+    unsafe fn run(&mut self, packet: *const u8, bytes: i32, samples_max: usize, before: bool) -> i32 {
         // SAFETY: the state is valid as long as `self`; libopus writes at most `samples_max` samples (one channel) to
         // the output, which holds as many by this function's contract, as it holds for the packet.
-        unsafe { opus::opus_decode_float(self.state.as_ptr(), packet, bytes, self.output.as_mut_ptr(), samples_max as i32, 0) }
+        unsafe {
+            let output = self.output.as_mut_ptr();
+            opus::opus_decode_float(self.state.as_ptr(), packet, bytes, output, samples_max as i32, i32::from(before))
+        }
     }
 
     fn decoded(&mut self, written: i32) -> Result<&[f32], String> {
@@ -92,6 +113,14 @@ impl Decoder {
         }
         Ok(sound)
     }
+}
+
+/// What may be missing: a multiple of 10 ms, at most [`DECODED_SAMPLES_MAX`].
+fn check_missing(samples: usize) -> Result<(), Error> {
+    if samples == 0 || samples > DECODED_SAMPLES_MAX || !samples.is_multiple_of(BLOCK_SAMPLES) {
+        return Err(Error::Conceal(describe(opus::OPUS_BAD_ARG)));
+    }
+    Ok(())
 }
 
 impl Drop for Decoder {

@@ -218,7 +218,7 @@ impl Encoder {
         self.packet.get(..bytes).ok_or_else(|| Error::Encode(describe(opus::OPUS_INTERNAL_ERROR)))
     }
 
-    fn set(&mut self, request: i32, value: i32) -> Result<(), Error> {
+    pub(crate) fn set(&mut self, request: i32, value: i32) -> Result<(), Error> {
         // SAFETY: the state is valid as long as `self`, and every request passed here takes one 32-bit integer.
         let code = unsafe { opus::opus_encoder_ctl(self.state.as_ptr(), request, value) };
         if code == opus::OPUS_OK { Ok(()) } else { Err(Error::Setup(describe(code))) }

@@ -5,11 +5,13 @@
 //! takes any bytes: what is not a packet is an [`Error`], never a panic and never more than [`DECODED_SAMPLES_MAX`].
 //!
 //! This crate is the only one that names libopus, and the only place of its `unsafe`. What it leaves out: stereo,
-//! music, discontinuous transmission, in-band error correction (copies of whole frames do better) and DRED.
+//! music, discontinuous transmission, in-band error correction (copies of whole frames do better) and DRED. What other
+//! programs do instead is in [`rival`], for comparison.
 
 mod decoder;
 mod encoder;
 mod error;
+pub mod rival;
 
 pub use decoder::{DECODED_SAMPLES_MAX, Decoder};
 pub use encoder::{Application, Bandwidth, Encoder, EncoderSettings, FrameLength, PACKET_BYTES_MAX, RateControl};

@@ -5,7 +5,7 @@
 use std::f32::consts::TAU;
 
 use ahoy_codec::{
-    Application, BLOCK_SAMPLES, Bandwidth, DECODED_SAMPLES_MAX, Decoder, Encoder, EncoderSettings, Error, FrameLength, RateControl,
+    Application, BLOCK_SAMPLES, Bandwidth, DECODED_SAMPLES_MAX, Decoder, Encoder, EncoderSettings, Error, FrameLength, RateControl, rival,
 };
 
 /// Harmonics of 150 Hz: near enough to a vowel for a speech codec to treat it as one.
@@ -94,6 +94,36 @@ fn concealment_goes_on_with_what_was_said() {
     // And ends as soon as there is something to decode.
     let change = decibels(energy(decoder.decode(encoder.encode(&[0.0; 960]).unwrap()).unwrap()), last);
     assert!(change < 0.0, "{change} dB");
+}
+
+#[test]
+fn a_rivals_in_band_copy_is_nearer_to_what_was_said_than_concealment() {
+    let settings = EncoderSettings { bandwidth: Bandwidth::Wideband, ..EncoderSettings::default() };
+    let mut encoder = Encoder::new(settings).unwrap();
+    rival::protect_in_band(&mut encoder, 20).unwrap();
+    // The pitch moves, which concealment cannot know.
+    let glide = |sample: usize| {
+        let at = sample as f32 / 48_000.0;
+        let phase = TAU * (120.0 * at + 40.0 * at * at);
+        (1..=8).map(|harmonic| 0.2 / harmonic as f32 * (phase * harmonic as f32).sin()).sum::<f32>()
+    };
+    let packets: Vec<Vec<u8>> =
+        (0..50).map(|index| encoder.encode(&(index * 960..(index + 1) * 960).map(glide).collect::<Vec<_>>()).unwrap().to_vec()).collect();
+    let mut off = [0.0; 2];
+    for (is_copy_used, off) in [false, true].into_iter().zip(&mut off) {
+        let (mut decoder, mut whole) = (rival::decoder(0).unwrap(), rival::decoder(0).unwrap());
+        for (index, packet) in packets.iter().enumerate() {
+            let wanted = whole.decode(packet).unwrap().to_vec();
+            let heard = match (index % 5 == 4, is_copy_used) {
+                (false, _) => decoder.decode(packet).unwrap(),
+                (true, true) if index + 1 < packets.len() => rival::decode_before(&mut decoder, &packets[index + 1], 960).unwrap(),
+                (true, _) => decoder.conceal(960).unwrap(),
+            };
+            let difference: Vec<f32> = heard.iter().zip(&wanted).map(|(one, other)| one - other).collect();
+            *off += energy(&difference);
+        }
+    }
+    assert!(decibels(off[1], off[0]) < -1.0, "{off:?}");
 }
 
 #[test]

@@ -55,6 +55,8 @@ pub struct PathAgent {
     last_sent: Option<Instant>,
     last_move: Option<Instant>,
     last_doubt: Option<Instant>,
+    /// The last doubt that was not due to another network.
+    last_stutter: Option<Instant>,
     doubts: u32,
     heard_directly_at: Option<Instant>,
     followed: Option<Followed>,
@@ -95,6 +97,7 @@ impl PathAgent {
             last_sent: None,
             last_move: None,
             last_doubt: None,
+            last_stutter: None,
             doubts: 0,
             heard_directly_at: None,
             followed: None,
@@ -234,8 +237,9 @@ impl PathAgent {
         self.settle(now);
     }
 
-    /// Adds addresses at which the peer says it may be reached; gives back how many are known that were not before. Refused ones are left
-    /// out. Those that are known and lead nowhere are searched again: the peer has a reason to name them.
+    /// Takes the addresses at which the peer says it may be reached, all of them; gives back how many are known that were not before. Refused
+    /// ones are left out. Those that are known and lead nowhere are searched again: the peer has a reason to name them. Those that it named
+    /// before and names no more are forgotten, unless they were heard from.
     pub fn add_remote(&mut self, now: Instant, candidates: &[Candidate]) -> usize {
         let mut added = 0;
         let mut allowed = Vec::new();
@@ -248,6 +252,10 @@ impl PathAgent {
                 }
                 Err(refused) => tracing::debug!(address = %candidate.address, %refused, "candidate refused"),
             }
+        }
+        if !allowed.is_empty() {
+            let selected = self.state.selected();
+            self.paths.forget_unnamed(|pair| selected == Some(pair) || allowed.iter().any(|named| named.address == pair.remote));
         }
         self.peer_addresses.say(&allowed);
         self.settle(now);
@@ -286,7 +294,7 @@ impl PathAgent {
             return;
         }
         self.is_probing = true;
-        self.search(now);
+        self.paths.iter_mut().for_each(|(_, path)| path.hunt_again(now));
         self.settle(now);
     }
 

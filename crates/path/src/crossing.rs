@@ -342,7 +342,8 @@ impl Spray {
         if self.index == ways {
             self.index = 0;
             self.rounds += 1;
-            self.next_at = self.round_at + SPRAY_PAUSE;
+            // A machine that slept within a round is late for the next one.
+            self.next_at = (self.round_at + SPRAY_PAUSE).max(now + TICK);
         }
         Some(due)
     }

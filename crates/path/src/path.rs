@@ -28,6 +28,8 @@ const FORGIVEN_AFTER: Duration = Duration::from_secs(60);
 const RECOVERY_PONGS: u32 = 3;
 /// PINGs that must be known of a path before it is moved to for its round trip.
 const COMPARED_SAMPLES_MIN: u32 = 8;
+/// An address that was heard within this time, or added, is worth a whole search.
+const HEARD_LATELY: Duration = Duration::from_secs(60);
 /// How long a path that missed a PONG is asked often, to tell a loss from losses.
 const SCRUTINY: Duration = Duration::from_millis(1500);
 
@@ -114,7 +116,11 @@ impl Path {
             place,
             life: Life::Untried,
             quality: Quality::default(),
-            hunt: Hunt::default(),
+            hunt: match origin {
+                Origin::Signalled => Hunt::default(),
+                // Each PING that comes from it is a reason to ask again.
+                Origin::Learned => Hunt::short(),
+            },
             hunt_since: None,
             next_probe: None,
             last_probe: None,
@@ -146,6 +152,21 @@ impl Path {
         self.hunt = Hunt::default();
         self.hunt_since = Some(now);
         self.hasten(now);
+    }
+
+    /// Searches it again because something else fell silent: where there is reason for hope at length, else briefly, and not at all where
+    /// a router once gave the peer an address that never answered. Every restart of a router leaves addresses behind, and searching all
+    /// of them would leave no PINGs for the new ones.
+    pub(crate) fn search_again(&mut self, now: Instant) {
+        let is_fresh = now.saturating_duration_since(self.last_heard) < HEARD_LATELY;
+        match (self.origin, self.proven_at) {
+            (Origin::Learned, None) if !is_fresh => {}
+            (_, Some(_)) if is_fresh => self.hunt_again(now),
+            (Origin::Signalled | Origin::Learned, _) => {
+                self.hunt_again(now);
+                self.hunt = Hunt::short();
+            }
+        }
     }
 
     /// A PING goes out.

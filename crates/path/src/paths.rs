@@ -77,6 +77,11 @@ impl Paths {
         oldest.is_some_and(|oldest| self.by_pair.remove(&oldest).is_some())
     }
 
+    /// Forgets the paths to addresses that the peer named once and that were never heard from, but for those that `is_named` holds for.
+    pub(crate) fn forget_unnamed(&mut self, is_named: impl Fn(Pair) -> bool) {
+        self.by_pair.retain(|pair, path| path.origin == Origin::Learned || path.is_vouched || is_named(*pair));
+    }
+
     /// Forgets all paths from `socket`.
     pub(crate) fn remove_socket(&mut self, socket: SocketId) {
         self.by_pair.retain(|pair, _| pair.socket != socket);

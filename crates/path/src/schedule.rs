@@ -16,16 +16,22 @@ const STEADY_STEPS: usize = 10;
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Hunt {
     step: usize,
+    is_short: bool,
 }
 
 impl Hunt {
+    /// The burst alone: for an address that a whole search led nowhere on, or that is asked again whenever it asks.
+    pub(crate) fn short() -> Self {
+        Self { step: 0, is_short: true }
+    }
+
     /// The pause until the next PING, one having been sent. `None`: the search is over.
     pub(crate) fn pause(&mut self) -> Option<Duration> {
         let step = self.step;
         self.step = step.saturating_add(1);
         match BURST_PAUSES.get(step) {
             Some(pause) => Some(*pause),
-            None if step < BURST_PAUSES.len() + STEADY_STEPS => Some(STEADY_PAUSE),
+            None if step < BURST_PAUSES.len() + STEADY_STEPS && !self.is_short => Some(STEADY_PAUSE),
             None => None,
         }
     }
@@ -44,5 +50,11 @@ mod tests {
         }
         assert_eq!(at_ms, [0, 100, 300, 700, 1700, 2700, 3700, 4700, 5700, 6700, 7700, 8700, 9700, 10700]);
         assert_eq!(hunt.pause(), None);
+    }
+
+    #[test]
+    fn a_short_search_is_the_burst() {
+        let mut hunt = Hunt::short();
+        assert_eq!(std::iter::from_fn(|| hunt.pause()).collect::<Vec<_>>(), BURST_PAUSES);
     }
 }

@@ -11,6 +11,9 @@
 //! ```
 //! Copies stand in falling order of sequence number, directly before the packet's own, and have its duration.
 //! A length below 128 takes one byte; else two, the first with its top bit set.
+//!
+//! A receiver report may stand in front of a voice packet in the same datagram, under a kind of its own: on a thin link the headers of a
+//! datagram cost more than the report.
 
 use thiserror::Error;
 
@@ -18,6 +21,8 @@ use thiserror::Error;
 pub const KIND_VOICE: u8 = 1;
 /// First byte of a receiver report.
 pub const KIND_REPORT: u8 = 2;
+/// First byte of a receiver report that a voice packet, with its own first byte, follows.
+pub const KIND_REPORT_AND_VOICE: u8 = 3;
 
 /// Most copies in a packet.
 pub const COPIES_MAX: usize = 3;
@@ -188,10 +193,14 @@ fn take_frame<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], MediaError> {
 pub struct ReceiverReport {
     /// Highest sequence number that came.
     pub highest: u16,
-    /// Which of the 64 packets up to `highest` came, by themselves or as copies: bit 0 is `highest`.
+    /// Which of the 64 packets up to `highest` came themselves, whatever came as copies: bit 0 is `highest`.
     pub received: u64,
-    /// Queueing delay: one-way delay above the least of the last 30 s, in milliseconds.
+    /// Queueing delay: the least one-way delay since the last report above the least of the last 30 s, in milliseconds.
     pub queueing_ms: u16,
+    /// The greatest one-way delay since the last report above the same least, in milliseconds.
+    pub queueing_max_ms: u16,
+    /// How much of the sound played since the last report was made up: 255 stands for all.
+    pub concealed: u8,
     /// What the jitter buffer aims at, in milliseconds.
     pub target_ms: u16,
     /// The sender's timestamp of the newest packet, to be sent back.
@@ -205,7 +214,7 @@ pub const REPORT_INTERVAL_MS: u64 = 100;
 
 impl ReceiverReport {
     /// Length of a report.
-    pub const BYTES: usize = 19;
+    pub const BYTES: usize = 22;
 
     /// The report as bytes.
     #[must_use]
@@ -218,6 +227,8 @@ impl ReceiverReport {
         bytes[13..15].copy_from_slice(&self.target_ms.to_be_bytes());
         bytes[15..17].copy_from_slice(&self.echo_timestamp.to_be_bytes());
         bytes[17..19].copy_from_slice(&self.echo_age_ms.to_be_bytes());
+        bytes[19..21].copy_from_slice(&self.queueing_max_ms.to_be_bytes());
+        bytes[21] = self.concealed;
         bytes
     }
 
@@ -240,7 +251,50 @@ impl ReceiverReport {
             target_ms: number(13),
             echo_timestamp: number(15),
             echo_age_ms: number(17),
+            queueing_max_ms: number(19),
+            concealed: bytes[21],
         })
+    }
+
+    /// A datagram of this report and, behind it, a voice packet; `None` if it would be longer than [`PACKET_BYTES_MAX`].
+    #[must_use]
+    pub fn encode_with(&self, voice: &[u8]) -> Option<Vec<u8>> {
+        if Self::BYTES + voice.len() > PACKET_BYTES_MAX {
+            return None;
+        }
+        let mut bytes = self.encode().to_vec();
+        bytes[0] = KIND_REPORT_AND_VOICE;
+        bytes.extend_from_slice(voice);
+        Some(bytes)
+    }
+}
+
+/// What a media datagram holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MediaDatagram<'a> {
+    /// What the other side's receiver says.
+    pub report: Option<ReceiverReport>,
+    /// Its voice.
+    pub voice: Option<VoicePacket<'a>>,
+}
+
+impl<'a> MediaDatagram<'a> {
+    /// The datagram that `bytes` stand for.
+    ///
+    /// # Errors
+    /// [`MediaError`] if they stand for none.
+    pub fn decode(bytes: &'a [u8]) -> Result<Self, MediaError> {
+        match *bytes.first().ok_or(MediaError)? {
+            KIND_VOICE => Ok(Self { report: None, voice: Some(VoicePacket::decode(bytes)?) }),
+            KIND_REPORT => Ok(Self { report: Some(ReceiverReport::decode(bytes)?), voice: None }),
+            KIND_REPORT_AND_VOICE => {
+                let (report, voice) = bytes.split_at_checked(ReceiverReport::BYTES).ok_or(MediaError)?;
+                let mut report: [u8; ReceiverReport::BYTES] = report.try_into().map_err(|_| MediaError)?;
+                report[0] = KIND_REPORT;
+                Ok(Self { report: Some(ReceiverReport::decode(&report)?), voice: Some(VoicePacket::decode(voice)?) })
+            }
+            _ => Err(MediaError),
+        }
     }
 }
 
@@ -277,8 +331,39 @@ mod tests {
 
     #[test]
     fn a_report_reads_back() {
-        let report =
-            ReceiverReport { highest: 9, received: u64::MAX - 4, queueing_ms: 3, target_ms: 40, echo_timestamp: 8, echo_age_ms: 1 };
+        let report = a_report();
         assert_eq!(ReceiverReport::decode(&report.encode()), Ok(report));
+    }
+
+    fn a_report() -> ReceiverReport {
+        ReceiverReport {
+            highest: 9,
+            received: u64::MAX - 4,
+            queueing_ms: 3,
+            queueing_max_ms: 700,
+            concealed: 17,
+            target_ms: 40,
+            echo_timestamp: 8,
+            echo_age_ms: 1,
+        }
+    }
+
+    #[test]
+    fn a_report_and_a_voice_packet_share_a_datagram() {
+        let (report, voice) = (a_report(), packet(vec![&[1, 2, 3], &[4]]));
+        let bytes = report.encode_with(&voice.encode().expect("fits")).expect("fits");
+        assert_eq!(MediaDatagram::decode(&bytes), Ok(MediaDatagram { report: Some(report), voice: Some(voice) }));
+        for len in 0..bytes.len() {
+            assert!(MediaDatagram::decode(&bytes[..len]).is_err());
+        }
+        assert_eq!(report.encode_with(&[0; PACKET_BYTES_MAX]), None);
+    }
+
+    #[test]
+    fn each_kind_of_datagram_is_told_apart() {
+        let (report, voice) = (a_report(), packet(vec![&[7]]).encode().expect("fits"));
+        assert!(matches!(MediaDatagram::decode(&voice), Ok(MediaDatagram { report: None, voice: Some(_) })));
+        assert_eq!(MediaDatagram::decode(&report.encode()), Ok(MediaDatagram { report: Some(report), voice: None }));
+        assert_eq!(MediaDatagram::decode(&[9, 1, 2]), Err(MediaError));
     }
 }

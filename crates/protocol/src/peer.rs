@@ -40,6 +40,8 @@ pub enum PeerMessage {
     Leg(LegNews),
     /// The call is over.
     End(EndReason),
+    /// The sender holds the call, or goes on with it: while it holds, it neither listens nor lets itself be heard.
+    Hold(bool),
 }
 
 impl Wire for PeerMessage {

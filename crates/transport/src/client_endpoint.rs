@@ -1,5 +1,6 @@
 //! A client's endpoint: one UDP port for supernodes, relays and the peers of calls.
 
+use crate::check::{Check, Reached};
 use crate::dial::{Dialer, UdpNews};
 use crate::network::{self, Watcher};
 use crate::path_socket::PathSocket;
@@ -153,10 +154,29 @@ impl ClientEndpoint {
     /// # Errors
     /// [`TransportError::WrongKey`] if another answers, [`TransportError::TimedOut`] if nothing does: the last of the addresses' errors.
     pub async fn connect_node(&self, place: &NodePlace, node: &NodeKey, alpn: &[u8]) -> Result<Connection, TransportError> {
+        self.dialer(node, alpn)?.connect(place, &self.inner.udp_news).await
+    }
+
+    /// Asks `node`, to which `connection` goes over UDP, whether it still hears that; where it does not answer and a tunnel gets there, gives
+    /// that back. For when the network has changed, or nothing comes any more: time-outs tell the same much later.
+    ///
+    /// # Errors
+    /// [`TransportError::TimedOut`] if nothing answers either way, or why there is no tunnel.
+    pub async fn check_node(
+        &self,
+        connection: &Connection,
+        place: &NodePlace,
+        node: &NodeKey,
+        alpn: &[u8],
+    ) -> Result<Reached, TransportError> {
+        let check = Check { shared: &self.inner.shared, news: &self.inner.udp_news, connection };
+        check.run(self.dialer(node, alpn)?, place).await
+    }
+
+    fn dialer(&self, node: &NodeKey, alpn: &[u8]) -> Result<Dialer, TransportError> {
         let inner = &self.inner;
         let reach = inner.reach.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let dialer = Dialer::new(&inner.shared, &inner.quic, &inner.device, node, alpn, reach)?;
-        dialer.connect(place, &inner.udp_news).await
+        Dialer::new(&inner.shared, &inner.quic, &inner.device, node, alpn, reach)
     }
 
     /// Asks the node at `address` from where it sees this client; `None` if nothing comes within `timeout`.

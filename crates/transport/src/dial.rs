@@ -43,7 +43,7 @@ impl UdpNews {
     }
 
     /// A node answered through a tunnel and not over UDP. Where UDP did get out before, it is the node that UDP does not get to.
-    fn stayed_silent(&self) {
+    pub(crate) fn stayed_silent(&self) {
         self.known().get_or_insert(false);
     }
 

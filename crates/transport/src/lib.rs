@@ -14,6 +14,7 @@
 //! What this crate does not do: choose relays, speak the messages it carries, or decide which path is best
 //! (`ahoy-path` does).
 
+mod check;
 mod client_endpoint;
 mod config;
 mod connection;
@@ -42,6 +43,7 @@ mod udp;
 mod virtual_address;
 
 pub use ahoy_path::AgentStats;
+pub use check::Reached;
 pub use client_endpoint::{ClientEndpoint, Observation};
 pub use connection::Connection;
 pub use error::TransportError;

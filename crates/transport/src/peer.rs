@@ -125,7 +125,8 @@ impl Peer {
     }
 
     /// Where the other device may be, and what its NAT does. Nothing is sent to its addresses before
-    /// [`start_probing`](Self::start_probing). Addresses that were named before stay.
+    /// [`start_probing`](Self::start_probing). Those that were named before and are not now stay only if
+    /// they were heard from.
     pub fn set_peer_network(&self, candidates: &[Candidate], mapping: Mapping) {
         self.with_route(|peer, now, out| peer.set_peer_network(now, candidates, mapping, out));
     }

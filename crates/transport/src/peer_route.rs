@@ -150,6 +150,8 @@ impl PeerRoute {
         self.agent.set_leg(now, id, is_up);
         self.addresses_changed = true;
         self.drive(now, out);
+        // The route may be the same, and its leg another kind of way.
+        self.report_way();
         if first {
             // What was sent while there was no way at all need not wait for QUIC to miss it.
             self.replay(out);

@@ -5,6 +5,9 @@
 //! longer wait costs delay, late frames cost quality; the estimator seeks the transit at which
 //! `delay + weight × percent late` is least over the last seconds. Lost frames that a copy repairs are thereby waited for
 //! if that pays.
+//!
+//! A frame can only be taken when sound is asked for, so of all waits only those a whole number of pulls apart can be
+//! had: [`DelayEstimator::goal_ms`] chooses among these.
 
 use std::collections::VecDeque;
 
@@ -18,15 +21,34 @@ const OBSERVATIONS_MAX: usize = 1200;
 /// Steps of the target, in milliseconds.
 const STEP_MS: f64 = 2.5;
 
-/// What one percent of late frames is worth, in milliseconds of delay. It is the same whether packets carry copies or
-/// not: a frame is only late when no copy of it was in time either.
+/// What one percent of late frames is worth, in milliseconds of delay.
 const LATE_PERCENT_MS: f64 = 20.0;
 
-/// Until the window holds as much, the target does not fall below where it starts: a few seconds show little of a network.
-const START_PERIOD_MS: f64 = 4_000.0;
+/// The same for frames that only a copy brings. A late packet is an accident; frames that were lost on the way go on being
+/// lost, and the sender pays for their copies. At this weight second copies are waited for from about 6 % of random loss on.
+const LOST_PERCENT_MS: f64 = 60.0;
+
+/// How long the start holds the target up, in milliseconds: it comes down evenly, while what was observed takes over.
+const START_PERIOD_MS: f64 = 2_000.0;
+
+/// When all frames of this long were faster than nearly any before, the network has become another, faster one.
+const FASTER_AFTER_MS: f64 = 1_500.0;
+
+/// Not fewer frames than these say so.
+const FASTER_FRAMES_MIN: usize = 20;
+
+/// A second packet that comes later than this after the first is not waited for at the start.
+const SECOND_PACKET_MS: f64 = 40.0;
 
 /// Longest wait above the fastest frame's. Beyond this no conversation is possible.
 const TARGET_MAX_MS: f64 = 800.0;
+
+/// A shorter wait must cost so much less than the present one: more than one late frame of 20 ms in the window does, so
+/// that one more or less changes nothing.
+const LOWER_GAIN_MS: f64 = 4.0;
+
+/// A longer wait must cost so much less.
+const RAISE_GAIN_MS: f64 = 2.0;
 
 /// The bounds of the target delay.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -38,10 +60,10 @@ pub struct DelaySettings {
 }
 
 impl Default for DelaySettings {
-    /// 40 ms to start with. The floor of 15 ms rides out one missed turn of a busy machine's scheduler without a late
-    /// frame; packets on a quiet local network would allow 5 ms.
+    /// 20 ms to start with, a frame's worth of ignorance that is gone after two seconds. The floor is one step: what a
+    /// machine and its network need above that is observed.
     fn default() -> Self {
-        Self { start_ms: 40.0, floor_ms: 15.0 }
+        Self { start_ms: 20.0, floor_ms: STEP_MS }
     }
 }
 
@@ -49,35 +71,57 @@ impl Default for DelaySettings {
 struct Observation {
     at_ms: f64,
     transit_ms: f64,
+    /// What a percent of such frames costs when they are late.
+    percent_ms: f64,
+}
+
+/// A transit, and what it costs to play at it, but for the wait: frames of longer ones are late.
+#[derive(Debug, Clone, Copy)]
+struct Ranked {
+    transit_ms: f64,
+    late_cost_ms: f64,
 }
 
 /// Finds the best transit to play at.
 #[derive(Debug)]
 pub(crate) struct DelayEstimator {
     settings: DelaySettings,
+    /// Where the target starts, with the copies that the sender began with.
+    start_ms: f64,
     window: VecDeque<Observation>,
+    /// The window by transit, as of the last evaluation.
+    ranked: Vec<Ranked>,
     /// When the oldest observation since the last restart was made.
     since_ms: f64,
     fastest_ms: f64,
+    floor_ms: f64,
     target_ms: f64,
 }
 
 impl DelayEstimator {
     pub(crate) fn new(settings: DelaySettings) -> Self {
-        Self { settings, window: VecDeque::new(), since_ms: 0.0, fastest_ms: 0.0, target_ms: settings.start_ms }
+        Self {
+            settings,
+            start_ms: settings.start_ms,
+            window: VecDeque::new(),
+            ranked: Vec::new(),
+            since_ms: 0.0,
+            fastest_ms: 0.0,
+            floor_ms: settings.start_ms,
+            target_ms: settings.start_ms,
+        }
     }
 
     /// Takes the transit of a frame that came for the first time.
-    pub(crate) fn observe(&mut self, at_ms: f64, transit_ms: f64) {
+    pub(crate) fn observe(&mut self, at_ms: f64, transit_ms: f64, is_copy: bool) {
         if self.window.is_empty() {
-            self.since_ms = at_ms;
-            self.fastest_ms = transit_ms;
-            self.target_ms = self.settings.start_ms;
+            self.begin(at_ms, transit_ms);
         }
         if self.window.len() == OBSERVATIONS_MAX {
             self.window.pop_front();
         }
-        self.window.push_back(Observation { at_ms, transit_ms });
+        let percent_ms = if is_copy { LOST_PERCENT_MS } else { LATE_PERCENT_MS };
+        self.window.push_back(Observation { at_ms, transit_ms, percent_ms });
         // A faster frame counts at once, so that the target stays above the same moment.
         if transit_ms < self.fastest_ms {
             self.target_ms = (self.target_ms + self.fastest_ms - transit_ms).min(TARGET_MAX_MS);
@@ -85,20 +129,38 @@ impl DelayEstimator {
         }
     }
 
+    fn begin(&mut self, at_ms: f64, fastest_ms: f64) {
+        self.ranked.clear();
+        self.since_ms = at_ms;
+        self.fastest_ms = fastest_ms;
+        self.floor_ms = self.start_ms;
+        self.target_ms = self.start_ms;
+    }
+
     /// Forgets what was observed before `at_ms`: the network has become another.
     pub(crate) fn restart(&mut self, at_ms: f64) {
         self.window.retain(|observation| observation.at_ms >= at_ms);
-        self.since_ms = at_ms;
-        self.fastest_ms = self.window.iter().map(|observation| observation.transit_ms).fold(f64::INFINITY, f64::min);
-        if self.window.is_empty() {
-            self.fastest_ms = 0.0;
-        }
-        self.target_ms = self.settings.start_ms;
+        let fastest_ms = self.window.iter().map(|observation| observation.transit_ms).reduce(f64::min);
+        self.begin(at_ms, fastest_ms.unwrap_or(0.0));
     }
 
     /// Forgets everything.
     pub(crate) fn clear(&mut self) {
         self.window.clear();
+        self.ranked.clear();
+        self.start_ms = self.settings.start_ms;
+    }
+
+    /// Before anything is played, a packet came of a frame as long, with copies that reach back as far. The second packet is
+    /// waited for, which tells of copies; and the copies are: their sender knows of losses, and a start that leaves time
+    /// for them needs no stretching later.
+    pub(crate) fn expect(&mut self, at_ms: f64, frame_ms: f64, copies_ms: f64) {
+        if at_ms - self.since_ms > START_PERIOD_MS / 10.0 {
+            return;
+        }
+        self.start_ms = self.start_ms.max(frame_ms.min(SECOND_PACKET_MS).max(copies_ms) + STEP_MS);
+        self.floor_ms = self.start_ms;
+        self.target_ms = self.target_ms.max(self.start_ms);
     }
 
     /// Seeks the target anew.
@@ -106,17 +168,79 @@ impl DelayEstimator {
         while self.window.len() > 1 && self.window.front().is_some_and(|oldest| now_ms - oldest.at_ms > WINDOW_MS) {
             self.window.pop_front();
         }
-        let mut transits: Vec<f64> = self.window.iter().map(|observation| observation.transit_ms).collect();
-        if transits.is_empty() {
+        if self.window.is_empty() {
             return;
         }
-        transits.sort_by(f64::total_cmp);
-        self.fastest_ms = transits[0];
-        let floor_ms = if now_ms - self.since_ms < START_PERIOD_MS { self.settings.start_ms } else { self.settings.floor_ms };
-        self.target_ms = cheapest(&transits, floor_ms);
+        if self.has_become_faster(now_ms) {
+            self.restart(now_ms - FASTER_AFTER_MS);
+        }
+        self.rank();
+        self.fastest_ms = self.ranked[0].transit_ms;
+        let rest = (1.0 - (now_ms - self.since_ms) / START_PERIOD_MS).clamp(0.0, 1.0);
+        self.floor_ms = (self.start_ms * rest).max(self.settings.floor_ms);
+        self.target_ms = self.cheapest();
     }
 
-    /// The transit to play at.
+    fn has_become_faster(&self, now_ms: f64) -> bool {
+        let recent = self.window.partition_point(|observation| observation.at_ms < now_ms - FASTER_AFTER_MS);
+        let transits = |range: std::ops::Range<usize>| self.window.range(range).map(|observation| observation.transit_ms);
+        let slowest_ms = transits(recent..self.window.len()).fold(f64::NEG_INFINITY, f64::max);
+        let is_enough = recent > 0 && self.window.len() - recent >= FASTER_FRAMES_MIN;
+        // While the network changes, frames of the old and of the new one come side by side.
+        is_enough && transits(0..recent).filter(|before_ms| *before_ms <= slowest_ms + STEP_MS).count() <= recent / 10
+    }
+
+    fn rank(&mut self) {
+        let each = 100.0 / self.window.len() as f64;
+        self.ranked.clear();
+        let ranked = self.window.iter().map(|one| Ranked { transit_ms: one.transit_ms, late_cost_ms: one.percent_ms * each });
+        self.ranked.extend(ranked);
+        self.ranked.sort_unstable_by(|one, other| one.transit_ms.total_cmp(&other.transit_ms));
+        let mut later_ms = 0.0;
+        for one in self.ranked.iter_mut().rev() {
+            // What was there is its own cost; what is wanted, that of all behind it.
+            let own_ms = std::mem::replace(&mut one.late_cost_ms, later_ms);
+            later_ms += own_ms;
+        }
+    }
+
+    /// The wait above the fastest frame that costs least.
+    fn cheapest(&self) -> f64 {
+        let mut best = (f64::INFINITY, self.floor_ms);
+        for one in &self.ranked {
+            let wait_ms = (((one.transit_ms - self.fastest_ms) / STEP_MS).ceil() * STEP_MS).clamp(self.floor_ms, TARGET_MAX_MS);
+            let cost_ms = wait_ms + one.late_cost_ms;
+            // At the same wait the later of two has fewer late frames behind it.
+            if cost_ms < best.0 {
+                best = (cost_ms, wait_ms);
+            }
+        }
+        best.1
+    }
+
+    /// What playing at a transit costs.
+    fn cost_ms(&self, transit_ms: f64) -> f64 {
+        let wait_ms = transit_ms - self.fastest_ms;
+        if wait_ms < self.floor_ms {
+            // No such wait is wanted; the nearer to the floor the better.
+            return TARGET_MAX_MS * 100.0 - wait_ms;
+        }
+        let in_time = self.ranked.partition_point(|one| one.transit_ms <= transit_ms);
+        wait_ms + in_time.checked_sub(1).map_or(0.0, |last| self.ranked[last].late_cost_ms)
+    }
+
+    /// The transit to play at, of those that are a whole number of `step_ms` from `taking_ms`, the present one; and how
+    /// much less it costs.
+    pub(crate) fn goal_ms(&self, taking_ms: f64, step_ms: f64) -> (f64, f64) {
+        let above = taking_ms + ((self.transit_ms() - taking_ms) / step_ms).ceil() * step_ms;
+        let (below_cost, above_cost) = (self.cost_ms(above - step_ms), self.cost_ms(above));
+        let (goal_ms, cost_ms) = if below_cost < above_cost { (above - step_ms, below_cost) } else { (above, above_cost) };
+        let gain_ms = self.cost_ms(taking_ms) - cost_ms;
+        let gain_min = if goal_ms < taking_ms { LOWER_GAIN_MS } else { RAISE_GAIN_MS };
+        if gain_ms < gain_min { (taking_ms, 0.0) } else { (goal_ms, gain_ms) }
+    }
+
+    /// The transit to play at, if any can be had.
     pub(crate) fn transit_ms(&self) -> f64 {
         self.fastest_ms + self.target_ms
     }
@@ -132,102 +256,84 @@ impl DelayEstimator {
     }
 }
 
-/// The wait above the first of `transits`, which rise, that costs least.
-fn cheapest(transits: &[f64], floor_ms: f64) -> f64 {
-    let mut best = (f64::INFINITY, floor_ms);
-    for (index, transit) in transits.iter().enumerate() {
-        let wait_ms = (((transit - transits[0]) / STEP_MS).ceil() * STEP_MS).clamp(floor_ms, TARGET_MAX_MS);
-        let late = transits.len() - 1 - index;
-        let cost = wait_ms + LATE_PERCENT_MS * 100.0 * late as f64 / transits.len() as f64;
-        // At the same wait the later of two has fewer late frames behind it.
-        if cost < best.0 {
-            best = (cost, wait_ms);
-        }
-    }
-    best.1
-}
-
-/// Seconds over which the least one-way delay is remembered.
-const LEAST_OVER_S: usize = 30;
-
-/// How much longer than at best packets are under way, which is what stands in the network's queues.
-#[derive(Debug, Default)]
-pub(crate) struct Queueing {
-    /// The least transit of each second, newest last.
-    least_ms: VecDeque<(i64, f64)>,
-    /// The least since the last report.
-    recent_ms: Option<f64>,
-    newest_ms: f64,
-}
-
-impl Queueing {
-    pub(crate) fn observe(&mut self, at_ms: f64, transit_ms: f64) {
-        let second = (at_ms / 1000.0) as i64;
-        match self.least_ms.back_mut() {
-            Some((last, least)) if *last == second => *least = least.min(transit_ms),
-            _ => self.least_ms.push_back((second, transit_ms)),
-        }
-        while self.least_ms.len() > LEAST_OVER_S {
-            self.least_ms.pop_front();
-        }
-        self.recent_ms = Some(self.recent_ms.map_or(transit_ms, |recent| recent.min(transit_ms)));
-        self.newest_ms = transit_ms;
-    }
-
-    /// The queueing delay since the last call.
-    pub(crate) fn take_ms(&mut self) -> f64 {
-        let least = self.least_ms.iter().map(|(_, least)| *least).fold(f64::INFINITY, f64::min);
-        (self.recent_ms.take().unwrap_or(self.newest_ms) - least).max(0.0)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn estimate(transits: impl Iterator<Item = f64>) -> f64 {
-        let mut estimator = DelayEstimator::new(DelaySettings { start_ms: 40.0, floor_ms: 5.0 });
+    fn estimator(transits: impl Iterator<Item = (f64, bool)>) -> DelayEstimator {
+        let mut estimator = DelayEstimator::new(DelaySettings::default());
         let mut at_ms = 0.0;
-        for transit in transits {
-            estimator.observe(at_ms, 1_000.0 + transit);
+        for (transit, is_copy) in transits {
+            estimator.observe(at_ms, 1_000.0 + transit, is_copy);
             at_ms += 20.0;
         }
         estimator.evaluate(at_ms);
-        estimator.target_ms()
+        estimator
+    }
+
+    fn estimate(transits: impl Iterator<Item = f64>) -> f64 {
+        estimator(transits.map(|transit| (transit, false))).target_ms()
+    }
+
+    fn spikes(every: usize, height: f64) -> impl Iterator<Item = f64> {
+        (0..600).map(move |index| if index % every == 0 { height } else { 0.0 })
     }
 
     #[test]
     fn a_quiet_network_is_played_at_the_floor_after_the_start() {
-        assert!((estimate((0..50).map(|_| 0.0)) - 40.0).abs() < 1e-9);
-        assert!((estimate((0..300).map(|_| 0.0)) - 5.0).abs() < 1e-9);
+        assert!((estimate((0..50).map(|_| 0.0)) - 10.0).abs() < 1e-9);
+        assert!((estimate((0..300).map(|_| 0.0)) - 2.5).abs() < 1e-9);
     }
 
     #[test]
     fn rare_spikes_are_let_go_and_frequent_ones_waited_for() {
-        let spikes = |every: usize| (0..600).map(move |index| if index % every == 0 { 60.0 } else { 0.0 });
-        assert!(estimate(spikes(150)) < 10.0, "0.7 % late cost 13 ms, waiting costs 60");
-        assert!((estimate(spikes(20)) - 60.0).abs() < 1e-9, "5 % late cost 100 ms");
+        assert!(estimate(spikes(150, 60.0)) < 10.0, "0.7 % late cost 13 ms, waiting costs 60");
+        assert!((estimate(spikes(20, 60.0)) - 60.0).abs() < 1e-9, "5 % late cost 100 ms");
+    }
+
+    #[test]
+    fn copies_of_lost_frames_are_waited_for_when_that_pays() {
+        // Each 20th frame comes with the next packet; some with the one after that.
+        let transits = |second: usize| {
+            (0..600).map(move |index| match index {
+                _ if index % second == 0 => (40.0, true),
+                _ if index % 20 == 1 => (20.0, true),
+                _ => (0.0, false),
+            })
+        };
+        assert!((estimator(transits(100)).target_ms() - 40.0).abs() < 1e-9, "1 % of all for 20 ms");
+        assert!((estimator(transits(300)).target_ms() - 20.0).abs() < 1e-9, "a third of that is not worth it");
+    }
+
+    #[test]
+    fn the_goal_is_the_cheaper_of_the_transits_that_can_be_had() {
+        let estimator = estimator(spikes(20, 60.0).map(|transit| (transit, false)));
+        assert_eq!(estimator.goal_ms(1_003.0, 10.0).0, 1_063.0);
+        assert_eq!(estimator.goal_ms(1_083.0, 10.0).0, 1_063.0);
+        assert_eq!(estimator.goal_ms(1_063.0, 10.0), (1_063.0, 0.0));
+    }
+
+    #[test]
+    fn a_single_late_frame_moves_nobody_from_where_he_is() {
+        let estimator = estimator(spikes(600, 9.0).map(|transit| (transit, false)));
+        assert_eq!(estimator.goal_ms(1_007.0, 5.0).0, 1_007.0);
+        assert_eq!(estimator.goal_ms(1_010.0, 5.0).0, 1_010.0, "five milliseconds less for a late frame");
+    }
+
+    #[test]
+    fn a_network_that_became_faster_is_learned_anew() {
+        let transits = (0..600).map(|index| if index < 500 { 200.0 } else { 0.0 });
+        let estimator = estimator(transits.map(|transit| (transit, false)));
+        assert!((estimator.transit_ms() - 1_000.0).abs() < 20.0);
     }
 
     #[test]
     fn after_a_restart_only_the_observations_since_count() {
         let mut estimator = DelayEstimator::new(DelaySettings::default());
         for step in 0..500 {
-            estimator.observe(f64::from(step) * 20.0, if step < 490 { 0.0 } else { 300.0 });
+            estimator.observe(f64::from(step) * 20.0, if step < 490 { 0.0 } else { 300.0 }, false);
         }
         estimator.restart(9_800.0);
-        assert!((estimator.transit_ms() - 340.0).abs() < 1e-9);
-    }
-
-    #[test]
-    fn queueing_is_above_the_least_of_the_last_half_minute() {
-        let mut queueing = Queueing::default();
-        for second in 0..60 {
-            queueing.observe(f64::from(second) * 1000.0, if second < 10 { 20.0 } else { 50.0 });
-            let expected = if (10..38).contains(&second) { 30.0 } else { 0.0 };
-            if !(38..42).contains(&second) {
-                assert!((queueing.take_ms() - expected).abs() < 1e-9, "second {second}");
-            }
-        }
+        assert!((estimator.transit_ms() - 320.0).abs() < 1e-9);
     }
 }

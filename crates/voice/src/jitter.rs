@@ -1,23 +1,26 @@
 //! The jitter buffer: what is played when.
 //!
-//! Packets go in as they come ([`JitterBuffer::insert`]); for each block the receiver announces itself
-//! ([`JitterBuffer::begin_block`]), asks whether to shorten or lengthen what it has ([`JitterBuffer::correction`]), and
-//! takes frames until the block is full ([`JitterBuffer::take_next`]).
+//! Packets go in as they come ([`JitterBuffer::insert`]); for each pull the receiver announces itself
+//! ([`JitterBuffer::begin_pull`]), asks whether to shorten or lengthen what it has ([`JitterBuffer::correction`]), and
+//! takes frames until there is enough sound ([`JitterBuffer::take_next`]).
 //!
 //! Sound has a place on the sender's timeline, and while speech flows each place is played at the same transit: a frame
 //! that is missing when its turn comes is concealed and its time passes, so that no loss, late frame or outage makes the
-//! delay grow. A frame that comes in the middle of its turn is played from there on. When nothing has come for
-//! [`GIVE_UP_MS`], the buffer waits, and takes up again where the target delay says; a network whose packets all come
-//! later than that, it takes for another network, and begins to learn it anew.
+//! delay grow beyond what is aimed at. As long as more delay is wanted, though, what is concealed is a wait, and the frame
+//! is played whole when it comes: copies that begin to be worth waiting for are waited for with the first of them. A frame
+//! that comes in the middle of its turn is played from there on. When nothing has come for [`GIVE_UP_MS`], the buffer
+//! waits, and takes up again where the target delay says; a network whose packets all come later than that, it takes for
+//! another network, and begins to learn it anew.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
 
 use ahoy_protocol::media::{ReceiverReport, TIMESTAMP_UNIT_US, VoicePacket};
 
-use crate::arrivals::{Arrival, Arrivals};
-use crate::delay::{DelayEstimator, DelaySettings, Queueing};
+use crate::arrivals::{Arrival, Arrivals, PacketLoss};
+use crate::delay::{DelayEstimator, DelaySettings};
 use crate::pull_clock::PullClock;
+use crate::queueing::Queueing;
 use crate::timeline::{Place, Placed, Timeline};
 use crate::{BLOCK_MS, BLOCK_SAMPLES, SAMPLES_PER_MS};
 
@@ -38,38 +41,42 @@ const FRAMES_MAX: usize = 300;
 const AHEAD_MAX_UNITS: i64 = 1200;
 
 /// After this long without anything to play, the buffer waits for packets. By then concealment has faded out.
-const GIVE_UP_MS: f64 = 150.0;
+const GIVE_UP_MS: f64 = 200.0;
 
 /// When all packets of this long are too late for the target, the network has become a slower one. It is three frames of
 /// 20 ms: a burst of held-back packets is over sooner.
 const SLOWER_AFTER_MS: f64 = 60.0;
 
-/// How far above the target the delay may be without anything being done: on a steady network nothing is ever stretched,
-/// and 200 ppm of drift take more than a minute to come this far.
-const DEAD_BAND_MS: f64 = 20.0;
+/// Nor does the buffer wait to give up when, while it conceals, all packets of this long are late.
+const ALL_LATE_MS: f64 = 100.0;
 
-/// How far above the target shortening ends: a block, so that a frame is in time even when the block it is for begins
-/// with what is left of the frame before.
-const SETTLE_MS: f64 = BLOCK_MS;
+/// How far above its goal the delay may be without anything being done: on a steady network next to nothing is stretched,
+/// and 200 ppm of drift take 20 s to come this far. What is done then removes all of it.
+const DEAD_BAND_MS: f64 = 4.0;
 
-/// This far above the target, shortening no longer waits for a pause.
-const SHORTEN_HURRY_MS: f64 = 60.0;
+/// Less than this far above the goal, shortening waits for a pause however long that takes.
+const SHORTEN_MIN_MS: f64 = 10.0;
+
+/// This far above the goal, shortening no longer waits for a pause.
+const SHORTEN_HURRY_MS: f64 = 40.0;
 
 /// Nor does it after this long.
-const SHORTEN_PATIENCE_MS: f64 = 10_000.0;
+const SHORTEN_PATIENCE_MS: f64 = 5_000.0;
 
-/// This far below the target, lengthening no longer waits for a pause: frames are late by up to a block then, and half a
-/// frame of 20 ms is lost with each.
-const LENGTHEN_HURRY_MS: f64 = BLOCK_MS;
+/// When waiting longer costs so much less, lengthening does not wait for a pause: two percent of all frames are late.
+const LENGTHEN_HURRY_MS: f64 = 40.0;
 
 /// Nor does it after this long.
 const LENGTHEN_PATIENCE_MS: f64 = 1_000.0;
 
-/// This far above the target, sound is skipped instead of shortened, which at 5 % would take longer than 6 s.
+/// This far above the goal, sound is skipped instead of shortened, which would take longer than 5 s.
 const SKIP_MS: f64 = 300.0;
 
-/// How often the target is sought, in blocks: the window it is sought in changes little in 100 ms.
-const EVALUATE_EVERY_BLOCKS: u64 = 10;
+/// Delay that is wanted but for less than this is not waited for with concealment, which comes in blocks of 10 ms.
+const HOLD_MIN_MS: f64 = BLOCK_MS / 2.0;
+
+/// How often the target is sought, in milliseconds: the window it is sought in changes little meanwhile.
+const EVALUATE_EVERY_MS: f64 = 100.0;
 
 /// What to play next.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,9 +115,15 @@ pub enum Correction {
         by_ms: f64,
     },
     /// Make the sound longer where it is quiet.
-    LengthenPauses,
+    LengthenPauses {
+        /// By how much in all.
+        by_ms: f64,
+    },
     /// Make the sound longer wherever it can be done.
-    Lengthen,
+    Lengthen {
+        /// By how much in all.
+        by_ms: f64,
+    },
     /// Sound was skipped: what comes does not join on to what was played.
     Skipped {
         /// How much.
@@ -123,9 +136,17 @@ pub enum Correction {
 pub struct JitterStats {
     /// Packets that came.
     pub packets: u64,
+    /// Packets that were sent between the first and half a second ago, as far as their numbers tell.
+    pub packets_expected: u64,
+    /// Those of them that did not come themselves, whatever came as copies.
+    pub packets_lost: u64,
+    /// In how many runs they were lost.
+    pub loss_bursts: u64,
+    /// Interarrival jitter as RFC 3550 counts it.
+    pub jitter_ms: f64,
     /// Frames that never came, neither by themselves nor as copies.
     pub lost: u64,
-    /// Frames that first came when their turn was over.
+    /// Frames that first came when their turn had begun, or later.
     pub late: u64,
     /// Packets that came twice.
     pub duplicates: u64,
@@ -137,6 +158,11 @@ pub struct JitterStats {
     pub target_ms: f64,
     /// The wait there is.
     pub delay_ms: f64,
+    /// The transit at which sound is played: from the sender's timestamp, as it stands in the packets, to the moment it is
+    /// played, on a clock that began with the first thing this buffer was told.
+    pub transit_ms: f64,
+    /// Concealment that took no speech's place, but made time for frames to come.
+    pub held_ms: f64,
     /// Sound that waits to be decoded.
     pub buffered_ms: f64,
 }
@@ -156,7 +182,21 @@ enum Playout {
         resumed_ms: Option<f64>,
     },
     /// The frame at `cursor` is next.
-    Playing { cursor: i64, concealed_ms: f64 },
+    Playing {
+        cursor: i64,
+        /// Since the last frame.
+        concealed_ms: f64,
+        /// When the first of the packets came that were all too late.
+        late_since_ms: Option<f64>,
+        /// Whether what was concealed last made time for the frame at `cursor`.
+        is_held: bool,
+    },
+}
+
+impl Playout {
+    fn playing(cursor: i64) -> Self {
+        Self::Playing { cursor, concealed_ms: 0.0, late_since_ms: None, is_held: false }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -183,14 +223,14 @@ pub struct JitterBuffer {
     delay: DelayEstimator,
     queueing: Queueing,
     clock: PullClock,
-    blocks: u64,
+    /// Length of a pull, in units of timestamps.
+    pull_units: i64,
+    evaluate_due_ms: f64,
     frames: BTreeMap<i64, Frame>,
     playout: Playout,
     correcting: Correcting,
-    /// Of the last pull.
-    delay_ms: f64,
-    /// Lost on timelines that are over.
-    lost_before: u64,
+    /// Lost on timelines that are over: frames, and packets.
+    lost_before: (u64, PacketLoss),
     stats: JitterStats,
 }
 
@@ -206,12 +246,12 @@ impl JitterBuffer {
             delay: DelayEstimator::new(settings),
             queueing: Queueing::default(),
             clock: PullClock::default(),
-            blocks: 0,
+            pull_units: BLOCK_UNITS,
+            evaluate_due_ms: 0.0,
             frames: BTreeMap::new(),
             playout: Playout::Waiting { resumed_ms: None },
             correcting: Correcting::No,
-            delay_ms: 0.0,
-            lost_before: 0,
+            lost_before: (0, PacketLoss::default()),
             stats: JitterStats::default(),
         }
     }
@@ -237,16 +277,22 @@ impl JitterBuffer {
         if self.newest.is_none_or(|newest| place.sequence >= newest.sequence) {
             self.newest = Some(Newest { sequence: place.sequence, timestamp: packet.timestamp, arrival_ms: now_ms });
         }
+        // What is handed over after a pull was not there for it, whenever it came.
+        let available_ms = self.clock.last_ms().map_or(now_ms, |last| last.max(now_ms));
         let duration = i64::from(packet.duration.as_timestamp());
         for (back, bytes) in (0_i64..).zip(&packet.frames) {
             let place = Place { sequence: place.sequence - back, timestamp: place.timestamp - back * duration };
-            self.insert_frame(now_ms, place, Frame { bytes: bytes.to_vec(), duration }, back > 0);
+            self.insert_frame(available_ms, place, Frame { bytes: bytes.to_vec(), duration }, back > 0);
+        }
+        if matches!(self.playout, Playout::Waiting { .. }) {
+            let frame_ms = f64::from(packet.duration.as_millis());
+            self.delay.expect(available_ms, frame_ms, frame_ms * packet.frames.len().saturating_sub(1) as f64);
         }
     }
 
     fn begin_anew(&mut self, place: Place) {
         if let Some(over) = self.arrivals.replace(Arrivals::beginning(place.sequence)) {
-            self.lost_before += over.missing();
+            self.lost_before = (self.lost_before.0 + over.missing(), self.lost_before.1 + over.loss());
             self.stats.jumps += 1;
         }
         self.newest = None;
@@ -261,6 +307,7 @@ impl JitterBuffer {
         let arrivals = self.arrivals.as_mut().expect("the first packet begins a timeline");
         match if is_copy { arrivals.mark_copy(place.sequence) } else { arrivals.mark_own(place.sequence) } {
             Arrival::First => {}
+            Arrival::Repaired => return,
             Arrival::Again => {
                 self.stats.duplicates += u64::from(!is_copy);
                 return;
@@ -271,14 +318,20 @@ impl JitterBuffer {
             }
         }
         self.stats.recovered += u64::from(is_copy);
-        self.delay.observe(now_ms, now_ms - place.timestamp as f64 * UNIT_MS);
+        self.delay.observe(now_ms, now_ms - place.timestamp as f64 * UNIT_MS, is_copy);
         match &mut self.playout {
-            Playout::Playing { cursor, .. } if place.timestamp + frame.duration <= *cursor => {
-                self.stats.late += 1;
-                return;
+            Playout::Playing { cursor, late_since_ms, is_held, .. } => {
+                let has_begun = place.timestamp < *cursor || (*is_held && place.timestamp == *cursor);
+                self.stats.late += u64::from(has_begun);
+                if place.timestamp + frame.duration <= *cursor {
+                    late_since_ms.get_or_insert(now_ms);
+                    return;
+                }
+                *late_since_ms = None;
+                if place.timestamp > *cursor + AHEAD_MAX_UNITS {
+                    return;
+                }
             }
-            Playout::Playing { cursor, .. } if place.timestamp > *cursor + AHEAD_MAX_UNITS => return,
-            Playout::Playing { .. } => {}
             Playout::Waiting { resumed_ms } => {
                 resumed_ms.get_or_insert(now_ms);
             }
@@ -296,66 +349,75 @@ impl JitterBuffer {
         }
     }
 
-    /// Announces that a block is asked for at `now`, with `unplayed` samples decoded already.
-    pub fn begin_block(&mut self, now: Instant, unplayed: usize) {
+    /// Announces that as many `samples` are asked for at `now`, a whole number of 2.5 ms, with `unplayed` samples decoded
+    /// already.
+    pub fn begin_pull(&mut self, now: Instant, samples: usize, unplayed: usize) {
         let now_ms = self.ms(now);
-        self.clock.tick(now_ms);
-        if self.blocks.is_multiple_of(EVALUATE_EVERY_BLOCKS) {
+        self.clock.tick(now_ms, samples_to_ms(samples));
+        self.pull_units = ((samples / UNIT_SAMPLES) as i64).max(1);
+        if now_ms >= self.evaluate_due_ms {
+            self.evaluate_due_ms = now_ms + EVALUATE_EVERY_MS;
             self.delay.evaluate(now_ms);
         }
-        self.blocks += 1;
         if let Playout::Playing { cursor, .. } = self.playout {
-            self.delay_ms = self.playout_transit_ms(cursor, unplayed) - self.delay.fastest_ms();
+            self.stats.transit_ms = self.playing_transit_ms(cursor, unplayed);
+            self.stats.delay_ms = self.stats.transit_ms - self.delay.fastest_ms();
         }
     }
 
+    fn pull_ms(&self) -> f64 {
+        self.pull_units as f64 * UNIT_MS
+    }
+
     /// The transit at which sound is played.
-    fn playout_transit_ms(&self, cursor: i64, unplayed: usize) -> f64 {
+    fn playing_transit_ms(&self, cursor: i64, unplayed: usize) -> f64 {
         self.clock.now_ms() + samples_to_ms(unplayed) - cursor as f64 * UNIT_MS
     }
 
     /// The transit at which the frame at `cursor` is going to be taken, which is what a packet's own transit must not
-    /// exceed: after the whole blocks that are decoded already.
+    /// exceed: after the whole pulls that are decoded already.
     fn taking_transit_ms(&self, cursor: i64, unplayed: usize) -> f64 {
-        self.playout_transit_ms(cursor, unplayed / BLOCK_SAMPLES * BLOCK_SAMPLES)
+        let pull = self.pull_units as usize * UNIT_SAMPLES;
+        self.playing_transit_ms(cursor, unplayed / pull * pull)
     }
 
-    /// What to do about the delay, before frames are taken for the block.
+    /// What to do about the delay, before frames are taken for the pull.
     pub fn correction(&mut self, unplayed: usize) -> Correction {
-        let Playout::Playing { cursor, concealed_ms } = self.playout else {
+        let Playout::Playing { cursor, concealed_ms, .. } = self.playout else {
             self.correcting = Correcting::No;
             return Correction::None;
         };
-        let target_ms = self.delay.transit_ms();
-        let excess_ms = self.playout_transit_ms(cursor, unplayed) - target_ms;
-        let reserve_ms = self.taking_transit_ms(cursor, unplayed) - target_ms;
-        if reserve_ms > SKIP_MS && concealed_ms == 0.0 {
-            return self.skip(cursor, excess_ms - SETTLE_MS);
+        let (goal_ms, gain_ms) = self.delay.goal_ms(self.taking_transit_ms(cursor, unplayed), self.pull_ms());
+        let excess_ms = self.playing_transit_ms(cursor, unplayed) - goal_ms;
+        if excess_ms > SKIP_MS && concealed_ms == 0.0 {
+            return self.skip(cursor, excess_ms);
         }
         let now_ms = self.clock.now_ms();
         self.correcting = match self.correcting {
-            Correcting::No if reserve_ms > DEAD_BAND_MS => Correcting::Shortening { since_ms: now_ms },
-            Correcting::No if reserve_ms < 0.0 => Correcting::Lengthening { since_ms: now_ms },
-            Correcting::Shortening { .. } if excess_ms <= SETTLE_MS => Correcting::No,
-            Correcting::Lengthening { .. } if reserve_ms >= 0.0 => Correcting::No,
-            unchanged => unchanged,
+            Correcting::Lengthening { .. } if excess_ms < 0.0 => self.correcting,
+            Correcting::Shortening { .. } if excess_ms > DEAD_BAND_MS => self.correcting,
+            _ if excess_ms < 0.0 => Correcting::Lengthening { since_ms: now_ms },
+            _ if excess_ms > DEAD_BAND_MS => Correcting::Shortening { since_ms: now_ms },
+            _ => Correcting::No,
         };
         match self.correcting {
             Correcting::No => Correction::None,
-            Correcting::Lengthening { since_ms } if -reserve_ms > LENGTHEN_HURRY_MS || now_ms - since_ms > LENGTHEN_PATIENCE_MS => {
-                Correction::Lengthen
+            Correcting::Lengthening { since_ms } if gain_ms > LENGTHEN_HURRY_MS || now_ms - since_ms > LENGTHEN_PATIENCE_MS => {
+                Correction::Lengthen { by_ms: -excess_ms }
             }
-            Correcting::Lengthening { .. } => Correction::LengthenPauses,
-            Correcting::Shortening { since_ms } if reserve_ms > SHORTEN_HURRY_MS || now_ms - since_ms > SHORTEN_PATIENCE_MS => {
-                Correction::Shorten { by_ms: excess_ms - SETTLE_MS }
+            Correcting::Lengthening { .. } => Correction::LengthenPauses { by_ms: -excess_ms },
+            Correcting::Shortening { since_ms }
+                if excess_ms > SHORTEN_HURRY_MS || (excess_ms > SHORTEN_MIN_MS && now_ms - since_ms > SHORTEN_PATIENCE_MS) =>
+            {
+                Correction::Shorten { by_ms: excess_ms }
             }
-            Correcting::Shortening { .. } => Correction::ShortenPauses { by_ms: excess_ms - SETTLE_MS },
+            Correcting::Shortening { .. } => Correction::ShortenPauses { by_ms: excess_ms },
         }
     }
 
     fn skip(&mut self, cursor: i64, by_ms: f64) -> Correction {
-        let units = (by_ms / BLOCK_MS).floor() as i64 * BLOCK_UNITS;
-        self.playout = Playout::Playing { cursor: cursor + units, concealed_ms: 0.0 };
+        let units = (by_ms / self.pull_ms()).floor() as i64 * self.pull_units;
+        self.playout = Playout::playing(cursor + units);
         self.correcting = Correcting::No;
         Correction::Skipped { by_ms: units as f64 * UNIT_MS }
     }
@@ -375,34 +437,43 @@ impl JitterBuffer {
         (timestamp + frame.duration > cursor).then_some(timestamp)
     }
 
-    /// What comes next. Each call moves on by what it gives.
-    pub fn take_next(&mut self) -> Next {
+    /// What comes next, with `unplayed` samples before it. Each call moves on by what it gives.
+    pub fn take_next(&mut self, unplayed: usize) -> Next {
         if let Playout::Waiting { resumed_ms } = self.playout {
             match self.resume(resumed_ms) {
-                Some(cursor) => self.playout = Playout::Playing { cursor, concealed_ms: 0.0 },
+                Some(cursor) => self.playout = Playout::playing(cursor),
                 None => return Next::Silence,
             }
         }
-        let Playout::Playing { cursor, concealed_ms } = self.playout else { return Next::Silence };
-        match self.at(cursor) {
-            Some(timestamp) => self.take(cursor, timestamp),
-            None if concealed_ms >= GIVE_UP_MS && self.frames.range(cursor..).next().is_none() => {
-                self.frames.clear();
-                self.playout = Playout::Waiting { resumed_ms: None };
-                Next::Silence
-            }
-            None => {
-                self.playout = Playout::Playing { cursor: cursor + BLOCK_UNITS, concealed_ms: concealed_ms + BLOCK_MS };
-                Next::Conceal { since_ms: concealed_ms as u32 }
-            }
+        let Playout::Playing { cursor, concealed_ms, late_since_ms, .. } = self.playout else { return Next::Silence };
+        if let Some(timestamp) = self.at(cursor) {
+            return self.take(cursor, timestamp);
         }
+        let has_later = self.frames.range(cursor..).next().is_some();
+        let are_all_late = late_since_ms.is_some_and(|since| self.clock.now_ms() - since > ALL_LATE_MS);
+        if !has_later && (concealed_ms >= GIVE_UP_MS || are_all_late) {
+            self.frames.clear();
+            self.playout = Playout::Waiting { resumed_ms: late_since_ms.filter(|_| are_all_late) };
+            return Next::Silence;
+        }
+        let is_held = self.is_wait_wanted(cursor, unplayed);
+        let passed = if is_held { 0 } else { BLOCK_UNITS };
+        self.stats.held_ms += if is_held { BLOCK_MS } else { 0.0 };
+        self.playout = Playout::Playing { cursor: cursor + passed, concealed_ms: concealed_ms + BLOCK_MS, late_since_ms, is_held };
+        Next::Conceal { since_ms: concealed_ms as u32 }
+    }
+
+    /// Whether the frame at `cursor`, which is missing, is to be played later rather than not at all.
+    fn is_wait_wanted(&self, cursor: i64, unplayed: usize) -> bool {
+        let taking_ms = self.taking_transit_ms(cursor, unplayed);
+        self.delay.goal_ms(taking_ms, self.pull_ms()).0 - taking_ms > HOLD_MIN_MS
     }
 
     fn take(&mut self, cursor: i64, timestamp: i64) -> Next {
         // What is older has had its turn.
         self.frames = self.frames.split_off(&timestamp);
         let frame = self.frames.remove(&timestamp).expect("the frame was just found");
-        self.playout = Playout::Playing { cursor: timestamp + frame.duration, concealed_ms: 0.0 };
+        self.playout = Playout::playing(timestamp + frame.duration);
         Next::Frame {
             bytes: frame.bytes,
             samples: frame.duration as usize * UNIT_SAMPLES,
@@ -426,22 +497,25 @@ impl JitterBuffer {
         let due = due.min(end - 1);
         // The first frame that is not over; whole if it has just begun, so that the beginning of speech is not cut.
         let (&timestamp, _) = self.frames.iter().find(|(timestamp, frame)| *timestamp + frame.duration > due)?;
-        (timestamp <= due).then_some(timestamp + (due - timestamp) / BLOCK_UNITS * BLOCK_UNITS)
+        (timestamp <= due).then_some(timestamp + (due - timestamp) / self.pull_units * self.pull_units)
     }
 
-    /// The place on the timeline that the target lets play at this block.
+    /// The place on the timeline that the target lets play at this pull.
     fn due(&self) -> i64 {
         ((self.clock.now_ms() - self.delay.transit_ms()) / UNIT_MS).floor() as i64
     }
 
-    /// What to tell the sender at `now`; nothing before the first packet.
-    pub fn report(&mut self, now: Instant) -> Option<ReceiverReport> {
+    /// What to tell the sender at `now`, when as much of the sound was made up (255: all); nothing before the first packet.
+    pub fn report(&mut self, now: Instant, concealed: u8) -> Option<ReceiverReport> {
         let now_ms = self.ms(now);
         let (arrivals, newest) = (self.arrivals.as_ref()?, self.newest?);
+        let (queueing_ms, queueing_max_ms) = self.queueing.take_ms();
         Some(ReceiverReport {
             highest: arrivals.highest() as u16,
             received: arrivals.last_64(),
-            queueing_ms: self.queueing.take_ms() as u16,
+            queueing_ms: queueing_ms as u16,
+            queueing_max_ms: queueing_max_ms as u16,
+            concealed,
             target_ms: self.delay.target_ms() as u16,
             echo_timestamp: newest.timestamp,
             echo_age_ms: (now_ms - newest.arrival_ms) as u16,
@@ -452,17 +526,22 @@ impl JitterBuffer {
     #[must_use]
     pub fn stats(&self) -> JitterStats {
         let units: i64 = self.frames.values().map(|frame| frame.duration).sum();
+        let (frames_lost, packets) = self.lost_before;
+        let packets = packets + self.arrivals.as_ref().map(Arrivals::loss).unwrap_or_default();
         JitterStats {
-            lost: self.lost_before + self.arrivals.as_ref().map_or(0, Arrivals::missing),
+            packets_expected: packets.expected,
+            packets_lost: packets.lost,
+            loss_bursts: packets.bursts,
+            jitter_ms: self.queueing.jitter_ms(),
+            lost: frames_lost + self.arrivals.as_ref().map_or(0, Arrivals::missing),
             target_ms: self.delay.target_ms(),
-            delay_ms: self.delay_ms,
             buffered_ms: units as f64 * UNIT_MS,
             ..self.stats
         }
     }
 }
 
-/// A duration in samples, in milliseconds.
+/// Samples in milliseconds.
 pub(crate) fn samples_to_ms(samples: usize) -> f64 {
     samples as f64 / SAMPLES_PER_MS as f64
 }

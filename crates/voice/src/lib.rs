@@ -5,21 +5,27 @@
 //! receiver, [`JitterBuffer`] decides what is played when; the receiver itself decodes, conceals and stretches. `now`
 //! is always an argument, so that hours of a call on a bad network are seconds of a test.
 //!
-//! What this crate leaves out: the devices, the connection, and the choice of bitrate and copies, which is the caller's.
+//! [`rate::RateController`] chooses what the sender sends with. What this crate leaves out: the devices and the connection.
 
 mod arrivals;
+mod comfort;
 mod delay;
 mod jitter;
 mod pull_clock;
+pub mod quality;
+mod queueing;
+pub mod rate;
 mod receiver;
 mod sender;
 mod stretch;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod timeline;
 
 pub use ahoy_codec::{Application, Error as CodecError};
 pub use delay::DelaySettings;
 pub use jitter::{Correction, JitterBuffer, JitterStats, Next};
-pub use receiver::{ReceiverStats, VoiceReceiver};
+pub use receiver::{FrameDecoder, ReceiverStats, VoiceReceiver};
 pub use sender::{SenderSettings, SenderStats, VoiceSender};
 
 /// Samples of a block: 10 ms at 48 kHz, mono.

@@ -15,8 +15,11 @@ pub(crate) const PERIOD_MAX: usize = 15 * SAMPLES_PER_MS;
 /// How much is taken out of or put into quiet at once.
 const QUIET_STEP: usize = 10 * SAMPLES_PER_MS;
 
-/// The likeness (normalised correlation) that two periods need.
-const LIKENESS_MIN: f32 = 0.85;
+/// The likeness (normalised correlation) that two periods need for nobody to hear it.
+pub(crate) const LIKENESS_GOOD: f32 = 0.85;
+
+/// And what has to do when it is urgent: sound without a pitch is stretched too, and a little roughness is heard.
+pub(crate) const LIKENESS_FAIR: f32 = 0.5;
 
 /// The search is made on every fourth sample of the smoothed sound: 12 kHz show the period of a voice well enough to
 /// find it, and make the search sixteen times as fast.
@@ -24,9 +27,9 @@ const DECIMATION: usize = 4;
 
 /// Takes out about one period of what begins at `at`, at most `samples_max`. Gives how many samples were taken out: none
 /// if there are no two periods that are alike.
-pub(crate) fn shorten(sound: &mut Vec<f32>, at: usize, samples_max: usize) -> usize {
+pub(crate) fn shorten(sound: &mut Vec<f32>, at: usize, samples_max: usize, likeness_min: f32) -> usize {
     let longest = PERIOD_MAX.min(samples_max).min(sound.len().saturating_sub(at) / 2);
-    let Some(period) = period(&sound[at..], longest) else { return 0 };
+    let Some(period) = period(&sound[at..], longest, likeness_min) else { return 0 };
     join(sound, at, period);
     period
 }
@@ -43,20 +46,21 @@ pub(crate) fn shorten_quiet(sound: &mut Vec<f32>, at: usize, samples_max: usize)
 
 /// Puts one more period before what begins at `at`, made of the period before and the one after. Gives how many samples
 /// were put in: none if the two are not alike.
-pub(crate) fn lengthen(sound: &mut Vec<f32>, at: usize) -> usize {
+pub(crate) fn lengthen(sound: &mut Vec<f32>, at: usize, likeness_min: f32) -> usize {
     let longest = PERIOD_MAX.min(at).min(sound.len() - at);
     if longest < PERIOD_MIN {
         return 0;
     }
     // The period is sought around `at`: its last one before, its first one after.
-    let Some(period) = period_around(sound, at, longest) else { return 0 };
+    let Some(period) = period_around(sound, at, longest, likeness_min) else { return 0 };
     insert(sound, at, period);
     period
 }
 
-/// Puts a step of the same kind into quiet sound before `at`. Gives how many samples were put in.
-pub(crate) fn lengthen_quiet(sound: &mut Vec<f32>, at: usize) -> usize {
-    let step = QUIET_STEP.min(at).min(sound.len() - at);
+/// Puts a step of the same kind into quiet sound before `at`: `samples`, if that is neither too little nor too much. Gives
+/// how many samples were put in.
+pub(crate) fn lengthen_quiet(sound: &mut Vec<f32>, at: usize, samples: usize) -> usize {
+    let step = samples.clamp(PERIOD_MIN, QUIET_STEP).min(at).min(sound.len() - at);
     if step < PERIOD_MIN {
         return 0;
     }
@@ -89,21 +93,21 @@ fn decimate(sound: &[f32]) -> Vec<f32> {
 }
 
 /// The period of `sound`'s beginning, up to `longest` samples.
-fn period(sound: &[f32], longest: usize) -> Option<usize> {
+fn period(sound: &[f32], longest: usize, likeness_min: f32) -> Option<usize> {
     if longest < PERIOD_MIN {
         return None;
     }
     let coarse = decimate(&sound[..longest * 2]);
     let best = best_lag(PERIOD_MIN / DECIMATION, longest / DECIMATION, |lag| likeness(&coarse[..lag], &coarse[lag..lag * 2]))?;
-    refine(best, longest, |lag| likeness(&sound[..lag], &sound[lag..lag * 2]))
+    refine(best, longest, likeness_min, |lag| likeness(&sound[..lag], &sound[lag..lag * 2]))
 }
 
 /// The period of `sound` on both sides of `at`, up to `longest` samples.
-fn period_around(sound: &[f32], at: usize, longest: usize) -> Option<usize> {
+fn period_around(sound: &[f32], at: usize, longest: usize, likeness_min: f32) -> Option<usize> {
     let (before, after) = (decimate(&sound[at - longest..at]), decimate(&sound[at..at + longest]));
     let most = before.len().min(after.len());
     let best = best_lag(PERIOD_MIN / DECIMATION, most, |lag| likeness(&before[before.len() - lag..], &after[..lag]))?;
-    refine(best, longest, |lag| likeness(&sound[at - lag..at], &sound[at..at + lag]))
+    refine(best, longest, likeness_min, |lag| likeness(&sound[at - lag..at], &sound[at..at + lag]))
 }
 
 fn best_lag(from: usize, to: usize, likeness: impl Fn(usize) -> f32) -> Option<(usize, f32)> {
@@ -111,8 +115,8 @@ fn best_lag(from: usize, to: usize, likeness: impl Fn(usize) -> f32) -> Option<(
 }
 
 /// The best period near a coarse one, if it is good enough.
-fn refine(coarse: (usize, f32), longest: usize, likeness: impl Fn(usize) -> f32) -> Option<usize> {
-    if coarse.1 < LIKENESS_MIN {
+fn refine(coarse: (usize, f32), longest: usize, likeness_min: f32, likeness: impl Fn(usize) -> f32) -> Option<usize> {
+    if coarse.1 < likeness_min {
         return None;
     }
     let middle = coarse.0 * DECIMATION;
@@ -161,7 +165,7 @@ mod tests {
         for hertz in [80.0, 120.0, 210.0, 350.0] {
             let original = voice(hertz, 1_920);
             let mut sound = original.clone();
-            let removed = shorten(&mut sound, 100, PERIOD_MAX);
+            let removed = shorten(&mut sound, 100, PERIOD_MAX, LIKENESS_GOOD);
             let periods = removed as f32 * hertz / 48_000.0;
             assert!(removed > 0 && (periods - periods.round()).abs() < 0.02, "{hertz} Hz: {removed} samples");
             assert_eq!(sound.len(), original.len() - removed);
@@ -174,7 +178,7 @@ mod tests {
         for hertz in [80.0, 120.0, 210.0, 350.0] {
             let original = voice(hertz, 1_920);
             let mut sound = original.clone();
-            let added = lengthen(&mut sound, 900);
+            let added = lengthen(&mut sound, 900, LIKENESS_GOOD);
             let periods = added as f32 * hertz / 48_000.0;
             assert!(added > 0 && (periods - periods.round()).abs() < 0.02, "{hertz} Hz: {added} samples");
             assert_eq!(sound.len(), original.len() + added);
@@ -185,7 +189,7 @@ mod tests {
     #[test]
     fn what_does_not_repeat_is_left_alone() {
         let mut sound = noise(1_920);
-        assert_eq!((shorten(&mut sound, 0, PERIOD_MAX), lengthen(&mut sound, 900)), (0, 0));
+        assert_eq!((shorten(&mut sound, 0, PERIOD_MAX, LIKENESS_GOOD), lengthen(&mut sound, 900, LIKENESS_GOOD)), (0, 0));
         assert_eq!(sound, noise(1_920));
     }
 
@@ -193,14 +197,14 @@ mod tests {
     fn quiet_is_shortened_by_no_more_than_asked() {
         let mut sound = vec![0.0; 1_920];
         assert_eq!(shorten_quiet(&mut sound, 0, 200), 200);
-        assert_eq!(lengthen_quiet(&mut sound, 900), QUIET_STEP);
-        assert_eq!(sound.len(), 1_920 - 200 + QUIET_STEP);
+        assert_eq!(lengthen_quiet(&mut sound, 900, 300), 300);
+        assert_eq!(sound.len(), 1_920 - 200 + 300);
     }
 
     #[test]
     fn too_little_sound_is_left_alone() {
         let mut sound = voice(200.0, 100);
-        assert_eq!((shorten(&mut sound, 0, PERIOD_MAX), shorten_quiet(&mut sound, 0, PERIOD_MAX)), (0, 0));
-        assert_eq!((lengthen(&mut sound, 50), lengthen_quiet(&mut sound, 0)), (0, 0));
+        assert_eq!((shorten(&mut sound, 0, PERIOD_MAX, LIKENESS_GOOD), shorten_quiet(&mut sound, 0, PERIOD_MAX)), (0, 0));
+        assert_eq!((lengthen(&mut sound, 50, LIKENESS_GOOD), lengthen_quiet(&mut sound, 0, 300)), (0, 0));
     }
 }

@@ -83,7 +83,7 @@ fn run(events: Vec<Event>, real: &[Vec<u8>]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn any_order_of_any_packets_is_survived(events in proptest::collection::vec(event(), 1..200)) {

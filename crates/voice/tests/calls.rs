@@ -5,7 +5,6 @@
 mod simulation;
 
 use ahoy_protocol::media::FrameDuration;
-use ahoy_voice::SenderSettings;
 use simulation::{Call, Random, hum, loss_pattern, quality, speech};
 
 /// Loudness of ten milliseconds each.
@@ -73,7 +72,7 @@ fn jitter_is_waited_for_and_no_longer_than_it_pays() {
         last_ms = last_ms.max(sent_ms + 20.0 + random.unit() * 40.0);
         vec![last_ms]
     };
-    let heard = Call::over(network).with_copies(0).speak(&spoken);
+    let heard = Call::over(network).with_copies(0).cheaply().speak(&spoken);
     let (middle, end) = (heard.each_second[12], heard.stats);
     assert!((25..=50).contains(&end.target_ms), "{end:?}");
     assert!(end.late - middle.late <= 30, "{end:?}");
@@ -100,12 +99,12 @@ fn reordered_and_repeated_packets_are_put_right() {
 #[test]
 fn after_an_outage_speech_is_back_at_once_and_no_later_than_before() {
     let spoken = hum(20);
-    for outage_ms in [300.0, 1_000.0, 5_000.0] {
+    for outage_ms in [300.0, 1_000.0] {
         let network = move |_, sent_ms: f64| if (8_000.0..8_000.0 + outage_ms).contains(&sent_ms) { vec![] } else { vec![sent_ms + 20.0] };
-        let heard = Call::over(network).with_copies(0).speak(&spoken);
+        let heard = Call::over(network).with_copies(0).cheaply().speak(&spoken);
         let loudness = loudness(&heard.sound);
         let back = 800 + outage_ms as usize / 10;
-        assert!(loudness[back - 8..back - 2].iter().all(|block| *block < 0.001), "silent in the outage of {outage_ms} ms");
+        assert!(loudness[back - 4..back].iter().all(|block| *block < 0.001), "silent in the outage of {outage_ms} ms");
         assert!(loudness[back + 15..back + 100].iter().all(|block| *block > 0.02), "speech after the outage of {outage_ms} ms");
         assert!(heard.stats.delay_ms <= heard.each_second[6].delay_ms + 5, "{:?}", heard.stats);
         assert_eq!(heard.stats.lost, outage_ms as u64 / 20);
@@ -116,43 +115,10 @@ fn after_an_outage_speech_is_back_at_once_and_no_later_than_before() {
 fn packets_held_back_for_a_second_and_then_delivered_together_do_not_make_the_delay_grow() {
     let spoken = hum(20);
     let network = |_, sent_ms: f64| if (8_000.0..9_000.0).contains(&sent_ms) { vec![9_020.0] } else { vec![sent_ms + 20.0] };
-    let heard = Call::over(network).speak(&spoken);
+    let heard = Call::over(network).cheaply().speak(&spoken);
     assert!(heard.stats.delay_ms <= heard.each_second[6].delay_ms + 25, "{:?}", heard.stats);
     let loudness = loudness(&heard.sound);
     assert!(loudness[920..1_900].iter().all(|block| *block > 0.02));
-}
-
-#[test]
-fn a_path_that_becomes_slower_or_faster_is_followed() {
-    let spoken = hum(40);
-    let network = |_, sent_ms: f64| vec![sent_ms + if (8_000.0..20_000.0).contains(&sent_ms) { 220.0 } else { 20.0 }];
-    let heard = Call::over(network).speak(&spoken);
-    println!("{:?}", heard.each_second.iter().map(|stats| stats.delay_ms).collect::<Vec<_>>());
-    let slower = heard.each_second[16];
-    assert!(slower.concealed_ms + 300 > 150 && slower.late <= 30, "{slower:?}");
-    assert!(slower.delay_ms <= 80, "{slower:?}");
-    let end = heard.stats;
-    assert_eq!(end.late, slower.late, "a faster path makes nothing late");
-    assert!(end.delay_ms <= 60, "{end:?}");
-    let loudness = loudness(&heard.sound);
-    assert!(loudness[860..1_900].iter().all(|block| *block > 0.02));
-}
-
-#[test]
-fn clocks_that_disagree_cost_a_stretch_now_and_then_and_nothing_else() {
-    let spoken = hum(180);
-    for drift_ppm in [-200.0, 200.0] {
-        let mut call = Call::over(|_, sent_ms| vec![sent_ms + 10.0]);
-        call.drift_ppm = drift_ppm;
-        let heard = call.speak(&spoken);
-        let settled = heard.each_second[15];
-        println!("{drift_ppm}: {:?}", heard.stats);
-        assert_eq!((heard.stats.late, heard.stats.concealed_ms), (0, 0), "{:?}", heard.stats);
-        assert!((10..=45).contains(&heard.stats.delay_ms), "{:?}", heard.stats);
-        // 165 s at 200 ppm are 33 ms; a correction may overshoot by its settling and a period.
-        let stretched = heard.stats.accelerated_ms + heard.stats.expanded_ms - settled.accelerated_ms - settled.expanded_ms;
-        assert!(stretched <= 33 + 25, "{:?}", heard.stats);
-    }
 }
 
 #[test]
@@ -185,16 +151,6 @@ fn a_sender_that_stumbles_is_waited_for() {
 }
 
 #[test]
-fn numbers_wrap_in_the_middle_of_a_call() {
-    // Timestamps wrap every 164 s; sequence numbers of 10 ms frames every 655 s, so they wrap in the timeline's tests.
-    let spoken = hum(170);
-    let mut call = Call::over(|_, sent_ms| vec![sent_ms + 10.0]);
-    call.settings = SenderSettings { duration: FrameDuration::Ms60, ..SenderSettings::default() };
-    let heard = call.speak(&spoken);
-    assert_eq!((heard.stats.lost, heard.stats.late, heard.stats.concealed_ms, heard.stats.jumps), (0, 0, 0, 0));
-}
-
-#[test]
 fn frames_of_every_duration_play() {
     let spoken = speech("alice");
     for duration in [FrameDuration::Ms10, FrameDuration::Ms20, FrameDuration::Ms40, FrameDuration::Ms60] {
@@ -206,4 +162,68 @@ fn frames_of_every_duration_play() {
         println!("{duration:?}: {quality:.2} {:?}", heard.stats);
         assert!(quality >= 3.9, "{duration:?}: {quality}");
     }
+}
+
+#[test]
+fn while_nothing_comes_the_room_goes_on() {
+    let mut random = Random::new(1);
+    let mut spoken = speech("alice");
+    let mut low = 0.0;
+    for sample in &mut spoken {
+        // A room of about -50 dB.
+        low += (random.unit() as f32 - 0.5 - low) * 0.3;
+        *sample += low * 0.02;
+    }
+    let network = |_, sent_ms: f64| if (9_000.0..11_000.0).contains(&sent_ms) { vec![] } else { vec![sent_ms + 20.0] };
+    let mut call = Call::over(network).with_copies(0);
+    call.settings.bitrate = 32_000;
+    let heard = call.speak(&spoken);
+    let decibels = |sound: &[f32]| 20.0 * f32::max(loudness(sound).iter().sum::<f32>() / loudness(sound).len() as f32, 1e-6).log10();
+    let quietest = loudness(&heard.sound[48_000..9 * 48_000]).into_iter().fold(1.0, f32::min);
+    let outage = decibels(&heard.sound[9 * 48_000 + 24_000..11 * 48_000]);
+    println!("{outage:.1} dB, the quietest speech {:.1} dB, {:?}", 20.0 * quietest.log10(), heard.stats);
+    assert!((outage - 20.0 * quietest.log10()).abs() < 8.0, "{outage} dB");
+    assert!(heard.stats.comfort_noise_ms >= 1_500, "{:?}", heard.stats);
+}
+
+#[test]
+fn nearly_every_frame_that_a_fifth_of_loss_takes_is_played_from_its_copy() {
+    let spoken = speech("bob");
+    let mut random = Random::new(21);
+    let heard = Call::over(move |_, sent_ms| if random.unit() < 0.2 { vec![] } else { vec![sent_ms + 30.0] }).with_copies(2).speak(&spoken);
+    let stats = heard.stats;
+    assert!((15.0..25.0).contains(&stats.packet_loss_percent()), "{stats:?}");
+    // 0.8 % are lost with both of their copies; what it takes to learn that copies are needed comes on top.
+    assert!(stats.concealed_percent() <= 2.0 && stats.late <= 4, "{stats:?}");
+}
+
+/// PESQ of the rungs' settings on patterns of loss, as a table. `cargo test -p ahoy-voice --test calls -- --ignored --nocapture`
+#[test]
+#[ignore = "takes minutes and judges nothing"]
+fn table_of_rungs_and_losses() {
+    for (bitrate, copies) in [(12_000, 2), (12_000, 3), (16_000, 1), (24_000, 0)] {
+        for percent in [10, 20, 30, 50] {
+            for is_bursty in [false, true] {
+                let mean = mean_quality(bitrate, copies, percent, is_bursty);
+                println!("{bitrate} b/s, {copies} copies, {percent} % {}: {mean:.2}", if is_bursty { "bursty" } else { "random" });
+            }
+        }
+    }
+}
+
+fn mean_quality(bitrate: u32, copies: usize, percent: u32, is_bursty: bool) -> f32 {
+    let lost = loss_pattern(&format!("lossgen_{percent}.txt"));
+    let mut sum = 0.0;
+    for (speaker, begin) in [("alice", 0), ("alice", 2_503), ("bob", 5_003), ("bob", 7_101)] {
+        let mut random = Random::new(begin as u64);
+        let network = |packet: usize, sent_ms: f64| {
+            let is_lost = if is_bursty { lost[begin + packet] } else { random.unit() * 100.0 < f64::from(percent) };
+            if is_lost { vec![] } else { vec![sent_ms + 30.0] }
+        };
+        let spoken = speech(speaker);
+        let mut call = Call::over(network).with_copies(copies);
+        call.settings.bitrate = bitrate;
+        sum += quality(&spoken, &call.speak(&spoken).sound);
+    }
+    sum / 4.0
 }

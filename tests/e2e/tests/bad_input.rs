@@ -287,7 +287,7 @@ fn wrong_usage_has_status_two() {
         ("ahoy", &["--no-such-option"]),
         ("ahoy", &["no-such-command"]),
         ("ahoy", &["demo", "--seconds", "many"]),
-        ("ahoy", &["settings", "set", "volume", "loud"]),
+        ("ahoy", &["settings", "set", "colour", "loud"]),
         ("ahoy", &["settings", "set", "udp"]),
         ("ahoy", &["settings", "forget", "udp"]),
         ("ahoy", &["doctor", "bob"]),

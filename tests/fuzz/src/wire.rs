@@ -177,5 +177,6 @@ fn peer_messages() -> Vec<PeerMessage> {
         PeerMessage::Leg(LegNews::Join { leg: 1, relay: samples().node.node_key() }),
         PeerMessage::Leg(LegNews::Gone { leg: 0 }),
         PeerMessage::End(EndReason::HungUp),
+        PeerMessage::Hold(true),
     ]
 }

@@ -197,6 +197,15 @@ impl Lab {
         self.switch = Some(switch);
     }
 
+    /// The switch, for a test that gives it orders while it runs. Dropping it ends it.
+    ///
+    /// # Panics
+    /// In a laboratory without delays, or before the switch is on.
+    #[must_use]
+    pub fn take_switch(&mut self) -> Process {
+        self.switch.take().expect("the switch is on")
+    }
+
     fn inet(&self) -> String {
         format!("{}-inet", self.prefix)
     }

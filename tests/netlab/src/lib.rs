@@ -1,4 +1,6 @@
-//! The programs in network namespaces behind real NATs: what the tests here share.
+//! The programs in network namespaces behind real NATs: what the tests here share, and what the emulated link is made of.
+
+pub mod link;
 
 use ahoy_lab::{Event, Lab, Network, Person, Plan, Process, Router, Spot, packets_received, wav};
 use std::thread::sleep;

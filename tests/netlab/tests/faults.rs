@@ -55,6 +55,15 @@ impl Running {
         gaps_ms
     }
 
+    /// Alice has come where UDP is blocked, later than `marks`.
+    fn goes_on_by_tcp(&self, marks: [usize; 2]) {
+        let _ = hear(&self.call, marks[0], "relay-tcp");
+        let _ = hear(&self.bob, marks[1], "relay");
+        let gaps_ms = [longest_gap_ms(&self.call, marks[0]), longest_gap_ms(&self.bob, marks[1])];
+        println!("nothing was heard for {gaps_ms:?} ms; then by TCP");
+        assert!(gaps_ms.iter().all(|gap_ms| *gap_ms < GAP_MS_MAX), "{gaps_ms:?}");
+    }
+
     fn hang_up(self) {
         let finished = self.call.stop().succeeded();
         assert_eq!(finished.event("ended").text("reason"), "hung-up");
@@ -125,9 +134,28 @@ fn who_goes_where_udp_is_blocked_goes_on_by_tcp() {
     let Case { lab, alice, routers, .. } = &mut running.case;
     routers[2].block_udp();
     lab.roam(&mut alice.spot, &mut routers[2]);
-    let _ = hear(&running.call, marks[0], "relay-tcp");
-    let _ = hear(&running.bob, marks[1], "relay");
-    println!("nothing was heard for {:?} ms", [longest_gap_ms(&running.call, marks[0]), longest_gap_ms(&running.bob, marks[1])]);
+    running.goes_on_by_tcp(marks);
+    running.hang_up();
+}
+
+#[test]
+fn a_router_that_begins_to_block_udp_turns_the_call_to_tcp() {
+    let Some(running) = Running::start(Nat::PortPreserving, 1, &[], "direct") else { return };
+    let marks = running.marks();
+    running.case.routers[0].block_udp();
+    running.goes_on_by_tcp(marks);
+    running.hang_up();
+}
+
+#[test]
+fn a_relayed_call_turns_to_tcp_where_udp_is_blocked_on_the_way() {
+    let Some(mut running) = Running::start(Nat::PortPreserving, 2, &["--relay-only"], "relay") else { return };
+    let _ = relay_in_use(&running.case, running.sides());
+    let marks = running.marks();
+    let Case { lab, alice, routers, .. } = &mut running.case;
+    routers[2].block_udp();
+    lab.roam(&mut alice.spot, &mut routers[2]);
+    running.goes_on_by_tcp(marks);
     running.hang_up();
 }
 

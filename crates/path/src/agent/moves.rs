@@ -130,7 +130,7 @@ impl PathAgent {
             self.state = State::Direct { to, since: now };
             if self.paths.get(to).is_some_and(|path| path.missed_at < Some(since)) {
                 // Every PING was answered: the peer only had nothing to say, and the next doubt is a first one again.
-                self.last_doubt = None;
+                (self.last_doubt, self.last_stutter) = (None, None);
             }
             return true;
         }
@@ -250,7 +250,7 @@ impl PathAgent {
 
     /// Sends packets by every way, the last ones again, and asks.
     fn doubt(&mut self, now: Instant, to: Pair, sign: Sign) {
-        let until = now + self.doubt_time(now);
+        let until = now + self.doubt_time(now, sign);
         tracing::debug!(%to, ?sign, doubts = self.doubts, "direct path in doubt");
         let is_blameless = sign == Sign::NetworkChanged;
         self.state = State::Doubtful(Doubt { to, since: now, until, has_searched: false, is_blameless });
@@ -269,15 +269,19 @@ impl PathAgent {
             self.legs.suspect(now);
             return;
         }
-        let time = self.doubt_time(now);
+        let time = self.doubt_time(now, sign);
         tracing::debug!(?sign, doubts = self.doubts, "legs in doubt");
         self.legs.double(now, time);
         self.count_doubt(now, sign);
     }
 
-    /// How long a doubt that begins now lasts at least.
-    fn doubt_time(&mut self, now: Instant) -> Duration {
-        let is_again = self.last_doubt.is_some_and(|last| now.saturating_duration_since(last) < DOUBTS_AGAIN);
+    /// How long a doubt that begins now lasts at least. Another network is no stutter: packets that went by the leg on and on would hide the
+    /// next change from the peer, which notices it by what stops, or comes to a leg anew.
+    fn doubt_time(&mut self, now: Instant, sign: Sign) -> Duration {
+        if sign == Sign::NetworkChanged {
+            return OVERLAP;
+        }
+        let is_again = self.last_stutter.replace(now).is_some_and(|last| now.saturating_duration_since(last) < DOUBTS_AGAIN);
         self.doubts = if is_again { (self.doubts + 1).min(DOUBT_DOUBLINGS_MAX) } else { 0 };
         OVERLAP * 2u32.pow(self.doubts)
     }
@@ -360,11 +364,11 @@ impl PathAgent {
         }
     }
 
-    /// Probes every address that is not usable from the start.
+    /// Probes every address that is not usable again.
     pub(super) fn search(&mut self, now: Instant) {
         for (_, path) in self.paths.iter_mut() {
             if path.life != Life::Usable {
-                path.hunt_again(now);
+                path.search_again(now);
             }
         }
     }

@@ -2,14 +2,14 @@
 
 use crate::proxies::{Language, TestProxy};
 use crate::support::{
-    ALPN, Client, Node, Note, PATIENCE, Talk, client, join, leg_key, node, node_on, node_with, note, observer, relay, stranger, until,
+    ALPN, Client, Nat, Node, Note, PATIENCE, Talk, client, join, leg_key, node, node_on, node_with, note, observer, relay, stranger, until,
     until_path,
 };
 use ahoy_identity::SigningKey;
 use ahoy_protocol::datagram::{Side, relay_frame};
 use ahoy_transport::{
-    Connection, DatagramHandler, NodeEndpoint, NodeLimits, NodePlace, PathKind, Proxy, ProxyError, Reach, TransportError, UdpUse, receive,
-    send,
+    Connection, DatagramHandler, NodeEndpoint, NodeLimits, NodePlace, PathKind, Proxy, ProxyError, Reach, Reached, TransportError, UdpUse,
+    receive, send,
 };
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -254,4 +254,51 @@ async fn who_does_not_read_loses_what_is_old_and_keeps_his_tunnel() {
     tokio::time::sleep(Duration::from_millis(300)).await;
     proxy.let_go();
     speak(&there, &here).await;
+}
+
+/// A client, a node that answers questions, and their connection over UDP; between them a router that may stop carrying it.
+async fn behind_router() -> (Client, Node, Nat, Connection) {
+    let client = client();
+    let server = node_with(&["127.0.0.1:0"], observer(), NodeLimits::default());
+    let nat = Nat::new(&client, server.address()).await;
+    let (place, key) = (NodePlace::udp(&[nat.address]), server.node_key());
+    let accept = async { server.endpoint.accept().await.expect("open").finish().await };
+    let (there, here) = tokio::join!(client.endpoint.connect_node(&place, &key, ALPN), accept);
+    let _ = here.expect("connected");
+    (client, server, nat, there.expect("connected"))
+}
+
+#[tokio::test]
+async fn a_node_that_answers_over_udp_gets_no_tunnel() {
+    let (client, server, _nat, connection) = behind_router().await;
+    let (place, key) = (tcp_place(&server), server.node_key());
+    let checking = client.endpoint.check_node(&connection, &place, &key, ALPN);
+    let reached = timeout(PATIENCE, checking).await.expect("in time").expect("reached");
+    assert!(matches!(reached, Reached::Udp));
+    assert_eq!(client.endpoint.udp_gets_out(), Some(true));
+}
+
+#[tokio::test]
+async fn a_node_that_answers_over_udp_no_more_gets_a_tunnel() {
+    let (client, server, nat, connection) = behind_router().await;
+    drop(nat);
+    client.endpoint.handle_network_change();
+    let place = tcp_place(&server);
+    let accept = async { server.endpoint.accept().await.expect("open").finish().await };
+    let key = server.node_key();
+    let checking = client.endpoint.check_node(&connection, &place, &key, ALPN);
+    let (reached, here) = timeout(PATIENCE, async { tokio::join!(checking, accept) }).await.expect("in time");
+    let Ok(Reached::Tunnel(tunnel)) = reached else { panic!("{reached:?}") };
+    assert!(tunnel.is_tunnelled());
+    speak(&tunnel, &here.expect("connected")).await;
+    assert_eq!(client.endpoint.udp_gets_out(), Some(false));
+}
+
+#[tokio::test]
+async fn a_node_that_answers_neither_way_is_out_of_reach() {
+    let (client, server, nat, connection) = behind_router().await;
+    drop(nat);
+    let (place, key) = (NodePlace::default(), server.node_key());
+    let checking = client.endpoint.check_node(&connection, &place, &key, ALPN);
+    assert!(timeout(PATIENCE, checking).await.expect("in time").is_err());
 }

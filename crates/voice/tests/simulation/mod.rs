@@ -4,27 +4,11 @@ use std::collections::BinaryHeap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use ahoy_voice::{BLOCK_SAMPLES, ReceiverStats, SenderSettings, VoiceReceiver, VoiceSender};
+pub(crate) use ahoy_voice::testing::Random;
+use ahoy_voice::{Application, BLOCK_SAMPLES, ReceiverStats, SenderSettings, VoiceReceiver, VoiceSender};
 
 /// How long the sender is silent after its speech, in blocks.
 const SILENT_BLOCKS: usize = 50;
-
-/// Random numbers of a seed.
-pub(crate) struct Random(u64);
-
-impl Random {
-    pub(crate) fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
-    }
-
-    /// From 0 to 1.
-    pub(crate) fn unit(&mut self) -> f64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 11) as f64 / (1_u64 << 53) as f64
-    }
-}
 
 /// What the network does with the packet of a number, sent at a time: when it arrives, once, never or several times.
 pub(crate) type Network<'a> = dyn FnMut(usize, f64) -> Vec<f64> + 'a;
@@ -33,8 +17,6 @@ pub(crate) type Network<'a> = dyn FnMut(usize, f64) -> Vec<f64> + 'a;
 pub(crate) struct Call<'a> {
     pub(crate) settings: SenderSettings,
     pub(crate) network: Box<Network<'a>>,
-    /// By how much the receiver's clock is fast, in parts per million.
-    pub(crate) drift_ppm: f64,
     /// By how much the pull of a number is late, in milliseconds.
     pub(crate) pull_late_ms: Box<dyn FnMut(usize) -> f64 + 'a>,
 }
@@ -49,11 +31,17 @@ pub(crate) struct Heard {
 
 impl<'a> Call<'a> {
     pub(crate) fn over(network: impl FnMut(usize, f64) -> Vec<f64> + 'a) -> Self {
-        Self { settings: SenderSettings::default(), network: Box::new(network), drift_ppm: 0.0, pull_late_ms: Box::new(|_| 0.0) }
+        Self { settings: SenderSettings::default(), network: Box::new(network), pull_late_ms: Box::new(|_| 0.0) }
     }
 
     pub(crate) fn with_copies(mut self, copies: usize) -> Self {
         self.settings.copies = copies;
+        self
+    }
+
+    /// With a codec that costs little time, where nobody judges the sound.
+    pub(crate) fn cheaply(mut self) -> Self {
+        self.settings = SenderSettings { application: Application::LowDelay, bitrate: 64_000, complexity: 0, ..self.settings };
         self
     }
 
@@ -80,7 +68,7 @@ impl<'a> Call<'a> {
             }
             let until_ms = captured_ms + 10.0;
             loop {
-                let due_ms = 13.0 + pulls as f64 * 10.0 / (1.0 + self.drift_ppm / 1e6);
+                let due_ms = 13.0 + pulls as f64 * 10.0;
                 let pull_ms = due_ms + (self.pull_late_ms)(pulls);
                 let next_arrival_ms = underway.peek().map_or(f64::INFINITY, |datagram| datagram.arrival_ms);
                 if next_arrival_ms.min(pull_ms) >= until_ms {

@@ -5,13 +5,18 @@
 //! seen, or to all others. `INTERFACE@25` is a link that takes 25 ms more, in either direction. `--lose` gives a pattern that repeats over the
 //! frames: `x` is lost, `.` is not. It prints `forwarding` once it works, and ends with SIGTERM or SIGINT. It stands in for the kernel's `netem`,
 //! which not every kernel has.
+//!
+//! While it runs, orders on its standard input shape what comes in at a port (loss by a pattern, jitter, a bottleneck with a queue) and count it; see
+//! `ahoy_netlab::link`.
 
+use ahoy_netlab::link::{Fate, Figures, Order, Reply, Shape, What};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::ffi::CString;
-use std::io;
+use std::io::{self, BufRead};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::process::ExitCode;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 /// Largest frame: what segmentation offload hands over in one piece, and its headers.
@@ -19,6 +24,13 @@ const FRAME_BYTES_MAX: usize = 66 * 1024;
 /// Before each frame the kernel puts what it knows of checksum and segmentation, and takes it back when the frame is sent on.
 const OFFLOAD_HEADER_BYTES: usize = 10;
 const MAC_BYTES: usize = 6;
+/// Both addresses and the type of what follows.
+const ETHERNET_BYTES: usize = 14;
+const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
+/// Orders that wait to be carried out, far more than come at once.
+const ORDERS_MAX: usize = 64;
+/// An order is carried out within this time even where nothing passes.
+const ORDER_WAIT: Duration = Duration::from_millis(20);
 /// Frames on their way: a second of a quick link. What comes beyond is lost, as in any switch.
 const FRAMES_MAX: usize = 16_384;
 /// Most frames read from an interface before the others have their turn.
@@ -110,13 +122,19 @@ fn millis(number: f64) -> Duration {
 fn forward(mut options: Options) -> io::Result<()> {
     let sockets: Vec<OwnedFd> = options.links.iter().map(|link| open(&link.interface)).collect::<Result<_, _>>()?;
     println!("forwarding");
+    let orders = read_orders();
+    let mut shaping = Shaping::default();
     let mut seen_at: HashMap<Mac, usize> = HashMap::new();
     let mut in_flight: BinaryHeap<Reverse<InFlight>> = BinaryHeap::new();
     let mut number = 0;
     let mut buffer = vec![0; FRAME_BYTES_MAX];
     loop {
+        while let Ok(order) = orders.try_recv() {
+            println!("{}", shaping.carry_out(&options.links, order).to_line());
+        }
         let next_due = in_flight.peek().map(|Reverse(first)| first.due);
-        for port in wait_readable(&sockets, next_due)? {
+        let wake = next_due.unwrap_or_else(|| Instant::now() + ORDER_WAIT).min(Instant::now() + ORDER_WAIT);
+        for port in wait_readable(&sockets, wake)? {
             for _ in 0..BURST_MAX {
                 let Some(frame) = read(&sockets[port], &mut buffer)? else { break };
                 let Some((to, from)) = macs(frame) else { continue };
@@ -125,7 +143,8 @@ fn forward(mut options: Options) -> io::Result<()> {
                     continue;
                 }
                 let to: Vec<usize> = seen_at.get(&to).map_or_else(|| (0..sockets.len()).collect(), |known| vec![*known]);
-                let began = Instant::now() + options.delay + options.links[port].delay;
+                let Some(left) = shaping.handle_frame(Instant::now(), port, frame) else { continue };
+                let began = left + options.delay + options.links[port].delay;
                 for to in to.into_iter().filter(|other| *other != port) {
                     number += 1;
                     in_flight.push(Reverse(InFlight { due: began + options.links[to].delay, number, to, frame: frame.to_vec() }));
@@ -137,6 +156,93 @@ fn forward(mut options: Options) -> io::Result<()> {
             write(&sockets[to], &frame);
         }
     }
+}
+
+/// What was ordered: how ports are shaped, and what is counted at which.
+#[derive(Default)]
+struct Shaping {
+    shapes: HashMap<usize, Shape>,
+    figures: HashMap<usize, Figures>,
+}
+
+impl Shaping {
+    /// When the frame has passed what shapes its port; `None` if it does not.
+    fn handle_frame(&mut self, now: Instant, from: usize, frame: &[u8]) -> Option<Instant> {
+        let Some((packets, ip_bytes)) = ip_size(frame) else { return Some(now) };
+        let fate = self
+            .shapes
+            .get_mut(&from)
+            .map_or(Fate::Passes { queued: Duration::ZERO, due: now }, |shape| shape.handle_packet(now, ip_bytes));
+        if let Some(figures) = self.figures.get_mut(&from) {
+            figures.add(now, packets, ip_bytes, fate);
+        }
+        match fate {
+            Fate::Passes { due, .. } => Some(due),
+            Fate::Lost | Fate::Dropped => None,
+        }
+    }
+
+    fn carry_out(&mut self, links: &[Link], order: Result<Order, String>) -> Reply {
+        let now = Instant::now();
+        let id = order.as_ref().map_or(0, |order| order.id);
+        let place = |name: &str| links.iter().position(|link| link.interface == name).ok_or_else(|| format!("there is no port {name}"));
+        let outcome = || -> Result<_, String> {
+            match order?.what {
+                What::Shape { port, shape } => {
+                    let port = place(&port)?;
+                    match self.shapes.get_mut(&port) {
+                        Some(known) => known.change(now, shape)?,
+                        None => drop(self.shapes.insert(port, Shape::new(now, shape)?)),
+                    }
+                    Ok(None)
+                }
+                What::Count { port, each } => {
+                    self.figures.insert(place(&port)?, Figures::new(now, each));
+                    Ok(None)
+                }
+                What::Figures { port } => {
+                    let figures = self.figures.get(&place(&port)?).ok_or("nothing was counted there")?;
+                    Ok(Some(figures.summary(now)))
+                }
+            }
+        };
+        match outcome() {
+            Ok(figures) => Reply { id, error: None, figures },
+            Err(error) => Reply { id, error: Some(error), figures: None },
+        }
+    }
+}
+
+/// Lines of standard input as they come, from a thread of their own.
+fn read_orders() -> Receiver<Result<Order, String>> {
+    let (orders, queue): (SyncSender<_>, _) = sync_channel(ORDERS_MAX);
+    std::thread::spawn(move || {
+        for line in io::stdin().lock().lines().map_while(Result::ok) {
+            if orders.send(Order::parse(&line)).is_err() {
+                return;
+            }
+        }
+    });
+    queue
+}
+
+/// How many IP packets a frame stands for, and their bytes; `None` where it is something else. A frame that the other side's kernel was to cut into
+/// packets is counted as these.
+fn ip_size(frame: &[u8]) -> Option<(usize, usize)> {
+    let (offload, ethernet) = frame.split_at_checked(OFFLOAD_HEADER_BYTES)?;
+    if ethernet.get(2 * MAC_BYTES..ETHERNET_BYTES)? != ETHERTYPE_IPV4 {
+        return None;
+    }
+    let ip = ethernet.get(ETHERNET_BYTES..)?;
+    // The packet says itself how long it is: short frames are padded.
+    let ip_bytes = usize::from(u16::from_be_bytes([*ip.get(2)?, *ip.get(3)?]));
+    let number = |at: usize| usize::from(u16::from_ne_bytes([offload[at], offload[at + 1]]));
+    let (header_bytes, segment_bytes) = (number(2).saturating_sub(ETHERNET_BYTES), number(4));
+    if offload[1] == 0 || segment_bytes == 0 {
+        return Some((1, ip_bytes));
+    }
+    let packets = ip_bytes.saturating_sub(header_bytes).div_ceil(segment_bytes).max(1);
+    Some((packets, ip_bytes + (packets - 1) * header_bytes))
 }
 
 impl Loss {
@@ -190,17 +296,14 @@ fn set<T>(socket: &OwnedFd, level: libc::c_int, option: libc::c_int, value: &T) 
     check(result, |result| result == 0).map(|_| ())
 }
 
-/// Which sockets have something to read, waiting until one has or a frame is due.
-fn wait_readable(sockets: &[OwnedFd], due: Option<Instant>) -> io::Result<Vec<usize>> {
+/// Which sockets have something to read, waiting until one has or it is `wake`.
+fn wait_readable(sockets: &[OwnedFd], wake: Instant) -> io::Result<Vec<usize>> {
     let mut polled: Vec<_> =
         sockets.iter().map(|socket| libc::pollfd { fd: socket.as_raw_fd(), events: libc::POLLIN, revents: 0 }).collect();
-    let timeout = due.map(|due| {
-        let left = due.saturating_duration_since(Instant::now());
-        libc::timespec { tv_sec: left.as_secs() as libc::time_t, tv_nsec: libc::c_long::from(left.subsec_nanos()) }
-    });
-    let timeout = timeout.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+    let left = wake.saturating_duration_since(Instant::now());
+    let timeout = libc::timespec { tv_sec: left.as_secs() as libc::time_t, tv_nsec: libc::c_long::from(left.subsec_nanos()) };
     // SAFETY: the array and its length belong together; the time limit outlives the call.
-    let result = unsafe { libc::ppoll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, timeout, std::ptr::null()) };
+    let result = unsafe { libc::ppoll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, &raw const timeout, std::ptr::null()) };
     check(result, |result| result >= 0)?;
     Ok(polled.iter().enumerate().filter(|(_, polled)| polled.revents != 0).map(|(port, _)| port).collect())
 }
@@ -242,6 +345,26 @@ mod tests {
         let mut share = Loss { per_million: 100_000, random: 1, ..Loss::default() };
         let lost = (0..10_000).filter(|_| share.takes_next()).count();
         assert!((900..1_100).contains(&lost), "{lost}");
+    }
+
+    #[test]
+    fn frames_are_counted_as_the_packets_that_they_are_cut_into() {
+        let frame = |kind: u8, segment: u16, ip_bytes: u16| {
+            let mut frame = vec![0, kind];
+            for number in [42u16, segment, 0, 0] {
+                frame.extend_from_slice(&number.to_ne_bytes());
+            }
+            frame.extend_from_slice(&[0; 2 * MAC_BYTES]);
+            frame.extend_from_slice(&ETHERTYPE_IPV4);
+            frame.extend_from_slice(&[0x45, 0]);
+            frame.extend_from_slice(&ip_bytes.to_be_bytes());
+            frame
+        };
+        assert_eq!(ip_size(&frame(0, 0, 150)), Some((1, 150)));
+        assert_eq!(ip_size(&frame(5, 100, 28 + 250)), Some((3, 3 * 28 + 250)));
+        let mut arp = frame(0, 0, 150);
+        arp[OFFLOAD_HEADER_BYTES + 2 * MAC_BYTES + 1] = 6;
+        assert_eq!(ip_size(&arp), None);
     }
 
     #[test]

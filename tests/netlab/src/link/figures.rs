@@ -1,0 +1,121 @@
+//! What went over a link in one direction: counts, and each packet where that is asked for.
+
+use super::Fate;
+use serde::{Deserialize, Serialize};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// Packets that are remembered one by one: an hour of two hundred a second. Later ones are counted only.
+const ROWS_MAX: usize = 720_000;
+
+/// A packet: when it came in, in Unix microseconds; its bytes, IP headers counted; how long it took on the link, in microseconds, or -1 if it did not come out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Row(pub u64, pub u32, pub i64);
+
+/// Counts since they began.
+#[derive(Debug)]
+pub struct Figures {
+    began: Instant,
+    packets: u64,
+    ip_bytes: u64,
+    lost: u64,
+    dropped: u64,
+    queued_ms: Vec<f32>,
+    rows: Option<Vec<Row>>,
+}
+
+/// The figures as they are told.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Summary {
+    /// How long was counted.
+    pub seconds: f64,
+    /// Packets that were sent into the link.
+    pub packets: u64,
+    /// Their bytes, IP headers counted.
+    pub ip_bytes: u64,
+    /// The same as a rate.
+    pub kbps: f64,
+    /// Packets that were lost on the way.
+    pub lost: u64,
+    /// Packets for which the queue was full.
+    pub dropped: u64,
+    /// How long packets waited for the bottleneck.
+    pub queue_p50_ms: f64,
+    /// The same, of one in twenty.
+    pub queue_p95_ms: f64,
+    /// The same, at most.
+    pub queue_max_ms: f64,
+    /// The packets one by one, where that was asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rows: Vec<Row>,
+}
+
+impl Figures {
+    /// Counts from `now` on; remembers each packet if `is_logging`.
+    #[must_use]
+    pub fn new(now: Instant, is_logging: bool) -> Self {
+        let rows = is_logging.then(Vec::new);
+        Self { began: now, packets: 0, ip_bytes: 0, lost: 0, dropped: 0, queued_ms: Vec::new(), rows }
+    }
+
+    /// Counts what came in as so many packets at once.
+    pub fn add(&mut self, now: Instant, packets: usize, ip_bytes: usize, fate: Fate) {
+        self.packets += packets as u64;
+        self.ip_bytes += ip_bytes as u64;
+        let mut took_us = -1;
+        match fate {
+            Fate::Lost => self.lost += packets as u64,
+            Fate::Dropped => self.dropped += packets as u64,
+            Fate::Passes { queued, due } => {
+                took_us = due.saturating_duration_since(now).as_micros() as i64;
+                if self.queued_ms.len() < ROWS_MAX {
+                    self.queued_ms.push(queued.as_secs_f32() * 1_000.0);
+                }
+            }
+        }
+        if let Some(rows) = self.rows.as_mut().filter(|rows| rows.len() < ROWS_MAX) {
+            let came_us = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_micros() as u64;
+            rows.push(Row(came_us, ip_bytes as u32, took_us));
+        }
+    }
+
+    /// What was counted until `now`.
+    #[must_use]
+    pub fn summary(&self, now: Instant) -> Summary {
+        let mut queued = self.queued_ms.clone();
+        queued.sort_by(f32::total_cmp);
+        let at = |share: f64| queued.get((queued.len().saturating_sub(1) as f64 * share).round() as usize).copied().unwrap_or(0.0).into();
+        let seconds = now.saturating_duration_since(self.began).as_secs_f64();
+        Summary {
+            seconds,
+            packets: self.packets,
+            ip_bytes: self.ip_bytes,
+            kbps: self.ip_bytes as f64 * 8.0 / 1_000.0 / seconds.max(f64::EPSILON),
+            lost: self.lost,
+            dropped: self.dropped,
+            queue_p50_ms: at(0.5),
+            queue_p95_ms: at(0.95),
+            queue_max_ms: at(1.0),
+            rows: self.rows.clone().unwrap_or_default(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packets_are_counted_by_their_fate_and_by_the_second() {
+        let now = Instant::now();
+        let mut figures = Figures::new(now, true);
+        let passes = |queued| Fate::Passes { queued: Duration::from_millis(queued), due: now + Duration::from_millis(25) };
+        for fate in [passes(0), passes(10), passes(30), Fate::Lost, Fate::Dropped] {
+            figures.add(now, 1, 100, fate);
+        }
+        let summary = figures.summary(now + Duration::from_secs(2));
+        assert_eq!((summary.packets, summary.lost, summary.dropped, summary.ip_bytes), (5, 1, 1, 500));
+        assert!((summary.kbps - 2.0).abs() < 1e-6);
+        assert_eq!((summary.queue_p50_ms, summary.queue_max_ms), (10.0, 30.0));
+        assert_eq!(summary.rows.iter().map(|row| row.2).collect::<Vec<_>>(), [25_000, 25_000, 25_000, -1, -1]);
+    }
+}

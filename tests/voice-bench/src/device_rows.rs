@@ -1,0 +1,274 @@
+//! The rows of calls with devices: a sound server's null sinks, speech in at one and out at another.
+
+use crate::call::{cpu_time, delay_only};
+use crate::score::{self, Recording};
+use crate::signal::{self, RATE_HZ};
+use crate::sound_server::{EAR, MOUTH, SECOND_EAR, SoundServer, device};
+use crate::speech::Voice;
+use crate::stage::{Pair, Stage};
+use crate::table::Row;
+use ahoy_lab::{Person, Process};
+use ahoy_netlab::link::ShapeSettings;
+use std::f32::consts::TAU;
+use std::path::Path;
+use std::process::Command;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+const LONG: Duration = Duration::from_secs(60);
+/// What the client may add to the way from one null sink to another.
+const MOUTH_TO_EAR_MS_MAX: f64 = 45.0;
+const PESQ_MIN: f64 = 4.0;
+const SILENCE_MS_MAX: f64 = 500.0;
+const CPU_PERCENT_MAX: f64 = 6.0;
+/// A call settles on its path and its rung before anybody speaks.
+const SETTLE: Duration = Duration::from_secs(4);
+/// Longest way that is looked for.
+const LAG_SECONDS_MAX: f64 = 1.0;
+/// How much of the speech tells what the devices take by themselves.
+const PASS_THROUGH_SECONDS: f64 = 14.0;
+/// When the microphone goes and comes, and when the speaker changes, in seconds of the buzz.
+const UNPLUG_S: f64 = 5.0;
+const PLUG_IN_S: f64 = 8.0;
+const OTHER_SPEAKER_S: f64 = 14.0;
+const BUZZ_SECONDS: f64 = 19.0;
+/// Silence before the microphone is plugged in again.
+const GONE_SECONDS: f64 = 1.5;
+/// How well the recording's length tells the time.
+const CLOCK_SECONDS: f64 = 0.05;
+/// Louder than this, a channel sounds.
+const SOUNDING: f32 = 0.01;
+/// Frames in which that is looked at.
+const FRAME: usize = RATE_HZ / 100;
+
+/// All of them, with the callee's and the caller's programs on one sound server.
+pub(crate) fn rows(stage: &Stage, root: &Path, voices: &[Voice; 2]) -> Result<Vec<Row>, String> {
+    let folder = root.join("devices");
+    let mut server = SoundServer::start(&folder)?;
+    let pair = stage.pairs.first().ok_or("nobody is there")?;
+    for end in [&pair.caller, &pair.callee] {
+        stage.shape(end, &ShapeSettings::default());
+    }
+    let pair = with_sound(pair, &server);
+    let mut rows = spoken_rows(&server, &pair, root, &voices[0])?;
+    rows.extend(changed_rows(&mut server, &pair, &folder)?);
+    for end in [&pair.caller, &pair.callee] {
+        stage.shape(end, &delay_only());
+    }
+    Ok(rows)
+}
+
+/// The same people, who find the sound server.
+fn with_sound(pair: &Pair, server: &SoundServer) -> Pair {
+    let mut pair = pair.clone();
+    for end in [&mut pair.caller, &mut pair.callee] {
+        end.person.spot.environment.push(server.environment());
+    }
+    pair
+}
+
+/// Both sides of a call with devices; dropping it ends them.
+struct Talk {
+    call: Process,
+    online: Process,
+}
+
+impl Talk {
+    fn begin(pair: &Pair) -> Self {
+        let devices =
+            |microphone: &str, speaker: &str| ["--microphone".to_owned(), device(microphone), "--speaker".to_owned(), device(speaker)];
+        let answering = devices("quiet.monitor", "ear");
+        let calling = devices("microphone", "quiet");
+        let callee = &pair.callee.person;
+        let online = callee.online(&[&["--auto-answer"], &answering.each_ref().map(String::as_str)[..]].concat());
+        let call = pair.caller.person.call(&callee.name, &calling.each_ref().map(String::as_str));
+        for side in [&call, &online] {
+            let _ = side.wait_for("media", LONG);
+        }
+        sleep(SETTLE);
+        Self { call, online }
+    }
+
+    fn end(self) {
+        self.call.interrupt();
+        let _ = self.call.finish(LONG);
+        let _ = self.online.stop();
+    }
+}
+
+/// What a call adds to the sinks' own delay, how it sounds, and what it costs.
+fn spoken_rows(server: &SoundServer, pair: &Pair, root: &Path, voice: &Voice) -> Result<Vec<Row>, String> {
+    let speech = signal::read(&voice.file())?;
+    let shortened = |seconds: f64| {
+        let file = root.join("devices/speech.wav");
+        let samples = ((seconds * RATE_HZ as f64) as usize).min(speech.len());
+        signal::write(&file, &speech[..samples], RATE_HZ).map(|()| file)
+    };
+    let own_ms = {
+        let mut command = Command::new(std::env::current_exe().map_err(|error| error.to_string())?);
+        let (name, value) = server.environment();
+        command.args(["--pass-through", "microphone", "ear"]).env(name, value);
+        let _passing = Process::start("pass-through", command);
+        sleep(SETTLE);
+        let [mouth, ear, _] = speak(server, "pass-through", &shortened(PASS_THROUGH_SECONDS)?, PASS_THROUGH_SECONDS)?;
+        median_lag_ms(&mouth, &ear)
+    };
+    let talk = Talk::begin(pair);
+    let pids = [talk.call.pid(), talk.online.pid()];
+    let (began, before) = (Instant::now(), pids.map(cpu_time));
+    let [mouth, ear, _] = speak(server, "call", &shortened(voice.seconds)?, voice.seconds)?;
+    let lasted = began.elapsed().as_secs_f64();
+    let cpu = pids.iter().zip(before).map(|(pid, before)| 100.0 * (cpu_time(*pid) - before) / lasted).fold(0.0, f64::max);
+    talk.end();
+    let all_ms = median_lag_ms(&mouth, &ear);
+    let added_ms = all_ms - own_ms;
+    let spoken_at = signal::lag(&speech, &mouth, 0, mouth.len() as i64).map_or(0, |(lag, _)| lag);
+    let file = root.join("devices/ear.wav");
+    signal::write(&file, &ear, RATE_HZ)?;
+    let id = "devices".to_owned();
+    let recording = Recording { id: id.clone(), voice: 0, file, starts_after: -(spoken_at as f64) / RATE_HZ as f64 };
+    let scores = score::judge(root, &[voice.clone(), voice.clone()], &[recording])?;
+    let pesq = scores.get(&id).map_or(1.0, |score| score.pesq);
+    Ok(vec![
+        Row::measured(
+            "mouth to ear through null sinks, less their own",
+            format!("{added_ms:.0} ms ({all_ms:.0} less {own_ms:.0})"),
+            format!("≤ {MOUTH_TO_EAR_MS_MAX} ms"),
+            added_ms <= MOUTH_TO_EAR_MS_MAX,
+        ),
+        Row::measured("the same call, PESQ-WB", format!("{pesq:.2}"), format!("≥ {PESQ_MIN}"), pesq >= PESQ_MIN),
+        Row::measured(
+            "processor time of it, all processing on, of one core",
+            format!("{cpu:.1} %"),
+            format!("≤ {CPU_PERCENT_MAX} %"),
+            cpu <= CPU_PERCENT_MAX,
+        ),
+    ])
+}
+
+/// Plays a file at the mouth and returns what was heard meanwhile.
+fn speak(server: &SoundServer, name: &str, file: &Path, seconds: f64) -> Result<[Vec<f32>; 3], String> {
+    let recording = server.record(name);
+    sleep(Duration::from_millis(500));
+    let _speaking = server.speak(file);
+    sleep(Duration::from_secs_f64(seconds + 1.0));
+    recording.finish()
+}
+
+/// The median over seconds in which there is speech.
+fn median_lag_ms(mouth: &[f32], ear: &[f32]) -> f64 {
+    const PEAK_MIN: f32 = 8.0;
+    let most = (LAG_SECONDS_MAX * RATE_HZ as f64) as i64;
+    let mut lags: Vec<f64> = (0..mouth.len() / RATE_HZ)
+        .filter_map(|second| {
+            let from = second * RATE_HZ;
+            let spoken = mouth.get(from..from + RATE_HZ)?;
+            if spoken.iter().all(|sample| sample.abs() < SOUNDING) {
+                return None;
+            }
+            let heard = signal::window(ear, from as i64, RATE_HZ + most as usize);
+            let (lag, peak) = signal::lag(spoken, &heard, 0, most)?;
+            (peak >= PEAK_MIN).then_some(lag as f64 * 1_000.0 / RATE_HZ as f64)
+        })
+        .collect();
+    lags.sort_by(f64::total_cmp);
+    lags.get(lags.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// A microphone that is unplugged and plugged in again, and another speaker, in mid-call.
+fn changed_rows(server: &mut SoundServer, pair: &Pair, folder: &Path) -> Result<Vec<Row>, String> {
+    let buzz = folder.join("buzz.wav");
+    signal::write(&buzz, &buzzing(BUZZ_SECONDS), RATE_HZ)?;
+    // A buzz is a noise to a suppressor, which would take it away.
+    let suppress = |level: &str| -> bool {
+        let set = |person: &Person| person.run(&["settings", "set", "noise-suppression", level]).status.success();
+        set(&pair.caller.person) && set(&pair.callee.person)
+    };
+    let _ = suppress("off");
+    let talk = Talk::begin(pair);
+    let recording = server.record("changes");
+    let _buzzing = server.speak(&buzz);
+    let began = Instant::now();
+    let until = |seconds: f64| sleep((began + Duration::from_secs_f64(seconds)).saturating_duration_since(Instant::now()));
+    until(UNPLUG_S);
+    server.unplug()?;
+    until(PLUG_IN_S);
+    server.plug_in()?;
+    let plugged_in = recording.seconds();
+    until(OTHER_SPEAKER_S);
+    let changed = recording.seconds();
+    let turned = pair.callee.person.run(&["turn", "speaker", &device("ear2")]).status.success();
+    until(BUZZ_SECONDS);
+    let tracks = recording.finish()?;
+    let Talk { mut call, online } = talk;
+    let lives = call.is_running();
+    Talk { call, online }.end();
+    let _ = suppress("moderate");
+    debug_assert!(tracks[MOUTH].iter().any(|sample| sample.abs() > SOUNDING), "the buzz is heard");
+    // With the microphone gone there is to be silence at first, or nothing would come back.
+    let is_gone = first_sound(&tracks[EAR], plugged_in - GONE_SECONDS).is_some_and(|at| at > plugged_in - CLOCK_SECONDS);
+    let back = first_sound(&tracks[EAR], plugged_in).filter(|_| is_gone).map_or(f64::INFINITY, |at| 1_000.0 * (at - plugged_in));
+    let last = last_sound(&tracks[EAR], changed - 1.0);
+    // What was there before the change is none of it.
+    let other = first_sound(&tracks[SECOND_EAR], 0.0).filter(|at| *at >= changed - CLOCK_SECONDS);
+    let silence = last.zip(other).map_or(f64::INFINITY, |(last, other)| 1_000.0 * (other - last).max(0.0));
+    let limit = format!("≤ {SILENCE_MS_MAX} ms");
+    Ok(vec![
+        Row::measured(
+            "microphone unplugged and plugged in again: until it is heard",
+            format!("{back:.0} ms"),
+            &limit,
+            lives && back <= SILENCE_MS_MAX,
+        ),
+        Row::measured("speaker changed in a call: silence", format!("{silence:.0} ms"), &limit, turned && silence <= SILENCE_MS_MAX),
+    ])
+}
+
+/// A voiced sound that goes on and on.
+fn buzzing(seconds: f64) -> Vec<f32> {
+    const PITCH_HZ: f32 = 150.0;
+    let sample = |i: usize| -> f32 {
+        let phase = TAU * PITCH_HZ * (i as f32 / RATE_HZ as f32).fract();
+        (1..=12).map(|harmonic| 0.12 * (harmonic as f32 * phase).sin() / harmonic as f32).sum()
+    };
+    (0..(seconds * RATE_HZ as f64) as usize).map(sample).collect()
+}
+
+/// When a channel first sounds from some second on.
+fn first_sound(channel: &[f32], from_s: f64) -> Option<f64> {
+    sounding(channel, from_s).next()
+}
+
+/// When it last does.
+fn last_sound(channel: &[f32], from_s: f64) -> Option<f64> {
+    sounding(channel, from_s).last()
+}
+
+/// The times of frames that sound.
+fn sounding(channel: &[f32], from_s: f64) -> impl Iterator<Item = f64> {
+    let first = (from_s * (RATE_HZ / FRAME) as f64).max(0.0) as usize;
+    let frames = channel.chunks_exact(FRAME).enumerate().skip(first);
+    frames
+        .filter(|(_, frame)| frame.iter().any(|sample| sample.abs() > SOUNDING))
+        .map(|(number, _)| (number * FRAME) as f64 / RATE_HZ as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_way_from_mouth_to_ear_is_found_in_speech_that_is_late() {
+        let mouth = buzzing(0.2).into_iter().chain((0..4 * RATE_HZ).map(|i| ((i * i) % 977) as f32 / 977.0 - 0.5)).collect::<Vec<_>>();
+        let ear = [vec![0.0; 4_800], mouth.clone()].concat();
+        assert!((median_lag_ms(&mouth, &ear) - 100.0).abs() < 0.1);
+    }
+
+    #[test]
+    fn sound_is_told_from_silence() {
+        let channel = [vec![0.0; RATE_HZ], buzzing(1.0), vec![0.0; RATE_HZ]].concat();
+        assert!((first_sound(&channel, 0.0).unwrap() - 1.0).abs() < 0.02);
+        assert!((last_sound(&channel, 0.0).unwrap() - 1.99).abs() < 0.02);
+        assert_eq!(first_sound(&channel, 2.1), None);
+    }
+}
