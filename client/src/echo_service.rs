@@ -1,11 +1,11 @@
 //! The echo service: a user whom people call to hear themselves, run by whoever runs a network.
 //!
 //! It answers every call, records ten seconds, plays them back, and so on, until the caller hangs up. An engine has one call at a time, as a
-//! telephone has; the service has several *lines*, each a device of the account with an engine and a home of its own. A call rings at all of
-//! them at once; the first that is free answers, and when none is, the caller hears that it is busy.
+//! telephone has; the service has several *lines*, each a device of the account with an engine and a home of its own. Each call is offered to
+//! all of them; the first that is free claims it and answers, and when none is, the caller hears that it is busy.
 
 use crate::account::{AccountError, Entrance, enter};
-use crate::engine::{self, Config, Handle};
+use crate::engine::{self, Claims, Config, Handle};
 use crate::events::{Event, Output};
 use crate::home::Home;
 use crate::media::MediaOptions;
@@ -43,6 +43,7 @@ pub async fn open(
     output: Output,
 ) -> Result<EchoService, String> {
     let mut service = EchoService { lines: Vec::new(), _locks: Vec::new() };
+    let claims = Arc::new(Claims::default());
     for number in 1..=lines {
         let home = Home::open(&dir.join(format!("line-{number}"))).map_err(words)?;
         service._locks.push(home.lock().map_err(words)?);
@@ -50,7 +51,7 @@ pub async fn open(
             let link = link.ok_or("nobody is signed in here yet; say with --network LINK which network this is for")?;
             join(&home, name, link, &password()?, number, output).await?;
         }
-        service.lines.push(start(home).await?);
+        service.lines.push(start(home, (claims.clone(), number)).await?);
     }
     Ok(service)
 }
@@ -73,11 +74,11 @@ async fn join(home: &Home, name: &Name, link: &NetworkLink, password: &str, numb
     enter(home, Entrance::SignIn, link, name, password, &label, &reach).await.map(drop).map_err(words)
 }
 
-async fn start(home: Home) -> Result<Handle, String> {
+async fn start(home: Home, claims: (Arc<Claims>, u8)) -> Result<Handle, String> {
     let account = home.account().map_err(words)?;
     let settings = home.settings().map_err(words)?;
     let media = MediaOptions { is_echo: true, ..MediaOptions::default() };
-    let config = Config { auto_answer: true, media, reach: settings.reach_here().0, sound: settings.sound() };
+    let config = Config { auto_answer: true, media, reach: settings.reach_here().0, sound: settings.sound(), claims: Some(claims) };
     engine::start(Arc::new(home), account, config).await.map_err(words)
 }
 
@@ -111,12 +112,10 @@ impl EchoService {
     }
 }
 
-/// Tells what happens on a line, but for what every other line hears too.
+/// Tells what happens on a line.
 async fn tell(mut events: broadcast::Receiver<Event>, output: Output) {
     loop {
         match events.recv().await {
-            Ok(Event::Incoming { .. }) => {}
-            Ok(Event::Ended { reason, .. }) if reason == "answered-elsewhere" => {}
             Ok(event) => output.tell(&event),
             Err(broadcast::error::RecvError::Lagged(missed)) => debug!(missed, "events were missed"),
             Err(broadcast::error::RecvError::Closed) => return,

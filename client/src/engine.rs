@@ -4,12 +4,14 @@
 //! out here. What takes time (look-ups, sending signals) runs in tasks of its own and comes back as a [`Done`].
 
 mod call;
+mod claims;
 mod effects;
 mod figures;
 mod handle;
 mod ports;
 mod sound;
 
+pub use claims::Claims;
 pub use handle::{Command, Handle};
 pub use sound::Turn;
 
@@ -60,6 +62,8 @@ pub struct Config {
     pub reach: ReachSettings,
     /// How it sounds.
     pub sound: SoundSettings,
+    /// Where this device is one of several in this process that share the calls: with whom, and its number.
+    pub claims: Option<(Arc<Claims>, u8)>,
 }
 
 /// Why the engine does not start.
@@ -281,7 +285,7 @@ impl Engine {
         match received.kind {
             SignalKind::Invite(invitation) => {
                 let Some(pin) = self.trusted(&received.user.name, &received.user.user, received.user.epoch) else { return };
-                if self.calls.contains_key(&received.call) {
+                if self.calls.contains_key(&received.call) || self.is_anothers(received.call) {
                     return;
                 }
                 let caller = Caller { name: received.user.name, user: received.user.user, device: received.device.device() };
@@ -303,6 +307,12 @@ impl Engine {
             }
             kind => self.desk.handle_signal(now, received.call, received.device.device(), &kind),
         }
+    }
+
+    /// Whether another device of this process takes the call. One that is in a call takes no other, and says so.
+    fn is_anothers(&self, call: CallId) -> bool {
+        let is_free = self.desk.current().is_none();
+        self.config.claims.as_ref().is_some_and(|(claims, device)| is_free && !claims.claim(call, *device))
     }
 
     /// When two people call each other, the call that stands is to the user the one that he placed: with its sound, and its privacy.

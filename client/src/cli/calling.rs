@@ -41,7 +41,7 @@ pub(super) async fn online(home: Home, args: OnlineArgs, output: Output) -> Resu
     let media = media(args.sound).await?;
     let dir = home.path().to_owned();
     let (reach, sound) = (reach(&home, output)?, home.settings().map_err(words)?.sound());
-    let handle = start(home, Config { auto_answer: args.auto_answer, media, reach, sound }).await?;
+    let handle = start(home, Config { auto_answer: args.auto_answer, media, reach, sound, claims: None }).await?;
     let serving = serve_others(dir, handle.clone());
     let commands = stdin_commands(handle.clone(), output);
     let online = async {

@@ -14,9 +14,12 @@ use crate::callback::End;
 use crate::device::Wanted;
 use crate::state::{DeviceState, SharedState};
 
-/// Between two attempts to open a device that is missing, busy or failed: short enough that sound is back within half a
+/// Between two attempts to open a device that has run, and is missing, busy or failed since: short enough that sound is back within half a
 /// second after the device is.
 const RETRY: Duration = Duration::from_millis(200);
+/// So many of them, which is ten seconds; then, and where no device ever ran, it is looked for more rarely: each look costs the system something.
+const RETRIES_MAX: u32 = 50;
+const RETRY_RARELY: Duration = Duration::from_secs(1);
 
 /// A device that its thread keeps open as long as this lives.
 #[derive(Debug)]
@@ -30,6 +33,8 @@ pub(crate) struct Link<E> {
 struct Shared<E> {
     state: SharedState,
     is_substitute: AtomicBool,
+    /// Whether a device ran since this was asked last.
+    has_run: AtomicBool,
     wanted: Mutex<Wanted>,
     /// The newest end, until it is taken.
     end: Mutex<Option<E>>,
@@ -67,6 +72,7 @@ impl<E: End> Link<E> {
         let shared = Arc::new(Shared {
             state: SharedState::new(DeviceState::Starting),
             is_substitute: AtomicBool::new(false),
+            has_run: AtomicBool::new(false),
             wanted: Mutex::new(wanted),
             end: Mutex::new(None),
         });
@@ -86,6 +92,7 @@ impl<E: End> Link<E> {
         let shared = Shared {
             state: SharedState::new(DeviceState::Virtual),
             is_substitute: AtomicBool::new(false),
+            has_run: AtomicBool::new(false),
             wanted: Mutex::default(),
             end: Mutex::new(Some(end)),
         };
@@ -118,12 +125,21 @@ impl<E: End> Link<E> {
 }
 
 fn keep_open<E: End>(orders: &Orders, post: &Post<E>) {
+    let mut retries = RETRIES_MAX;
     loop {
         match backend::run(orders, post) {
             Ended::Stopped => return,
-            Ended::Changed => {}
-            Ended::Failed if orders.wait(RETRY) == Order::Stop => return,
-            Ended::Failed => {}
+            Ended::Changed => retries = 0,
+            Ended::Failed => {
+                if post.take_ran() {
+                    retries = 0;
+                }
+                let pause = if retries < RETRIES_MAX { RETRY } else { RETRY_RARELY };
+                retries = retries.saturating_add(1);
+                if orders.wait(pause) == Order::Stop {
+                    return;
+                }
+            }
         }
     }
 }
@@ -170,7 +186,12 @@ impl<E: End> Post<E> {
     /// The device with this name runs; perhaps in the place of another that is not there.
     pub(crate) fn runs(&self, name: String, is_substitute: bool) {
         self.0.is_substitute.store(is_substitute, Ordering::Relaxed);
+        self.0.has_run.store(true, Ordering::Relaxed);
         self.set(DeviceState::Running { name });
+    }
+
+    fn take_ran(&self) -> bool {
+        self.0.has_run.swap(false, Ordering::Relaxed)
     }
 
     pub(crate) fn set(&self, state: DeviceState) {

@@ -23,6 +23,11 @@ const NEXT_ADDRESS_AFTER: Duration = Duration::from_millis(250);
 /// Before tunnels are tried beside UDP: the round trip to the far side of the world and one lost packet, so that a tunnel is not
 /// taken where UDP would have answered.
 const TUNNELS_AFTER: Duration = Duration::from_millis(700);
+/// How long UDP has for an answer, once a tunnel stands: as many of the tunnel's round trips, and bounds. The node may have begun only now, or
+/// packets were lost and the next repeat is far off; whoever took the tunnel then would keep it though UDP works.
+const LAST_WORD_ROUND_TRIPS: f64 = 2.0;
+const LAST_WORD_MIN: Duration = Duration::from_millis(50);
+const LAST_WORD_MAX: Duration = Duration::from_millis(400);
 /// Addresses of one node that are tried, of each kind.
 const NODE_ADDRESSES_MAX: usize = 8;
 
@@ -120,12 +125,20 @@ impl Dialer {
         let began = Instant::now();
         while let Some(attempt) = attempts.join_next().await {
             match attempt {
-                Ok(Ok(connection)) => {
-                    if !connection.is_tunnelled() {
-                        news.got_out();
-                    } else if tried_udp && began.elapsed() >= TUNNELS_AFTER {
-                        news.stayed_silent();
+                Ok(Ok(connection)) if connection.is_tunnelled() => {
+                    if tried_udp && news.gets_out() != Some(false) {
+                        if let Some(over_udp) = self.last_word(place, &connection).await {
+                            news.got_out();
+                            return Ok(over_udp);
+                        }
+                        if began.elapsed() >= TUNNELS_AFTER {
+                            news.stayed_silent();
+                        }
                     }
+                    return Ok(connection);
+                }
+                Ok(Ok(connection)) => {
+                    news.got_out();
                     return Ok(connection);
                 }
                 Ok(Err(error)) => failure = error,
@@ -133,6 +146,24 @@ impl Dialer {
             }
         }
         Err(failure)
+    }
+
+    /// Tries UDP anew, now that a tunnel shows the node to be there.
+    async fn last_word(&self, place: &NodePlace, tunnel: &Connection) -> Option<Connection> {
+        let time = tunnel.rtt().mul_f64(LAST_WORD_ROUND_TRIPS).clamp(LAST_WORD_MIN, LAST_WORD_MAX);
+        let mut attempts = JoinSet::new();
+        for address in place.udp.iter().copied().filter(|address| self.shared.reaches(*address)).take(NODE_ADDRESSES_MAX) {
+            attempts.spawn(self.clone().open(Door::Udp(address)));
+        }
+        let first = async {
+            while let Some(attempt) = attempts.join_next().await {
+                if let Ok(Ok(connection)) = attempt {
+                    return Some(connection);
+                }
+            }
+            None
+        };
+        tokio::time::timeout(time, first).await.ok().flatten()
     }
 
     async fn open(self, door: Door) -> Result<Connection, TransportError> {

@@ -28,6 +28,13 @@ const LATE_PERCENT_MS: f64 = 20.0;
 /// lost, and the sender pays for their copies. At this weight second copies are waited for from about 6 % of random loss on.
 const LOST_PERCENT_MS: f64 = 60.0;
 
+/// When so many percent of all frames come as copies only, the sender's copies are waited for: what is lost at this rate goes
+/// on being lost, and a target that falls between two losses has to rise again in the middle of a word.
+const REPAIRED_PERCENT_MIN: usize = 3;
+
+/// Copies that are waited for on that ground. A third is waited for when it pays.
+const COPIES_AWAITED: usize = 2;
+
 /// How long the start holds the target up, in milliseconds: it comes down evenly, while what was observed takes over.
 const START_PERIOD_MS: f64 = 2_000.0;
 
@@ -71,8 +78,14 @@ impl Default for DelaySettings {
 struct Observation {
     at_ms: f64,
     transit_ms: f64,
+    is_copy: bool,
+}
+
+impl Observation {
     /// What a percent of such frames costs when they are late.
-    percent_ms: f64,
+    fn percent_ms(self) -> f64 {
+        if self.is_copy { LOST_PERCENT_MS } else { LATE_PERCENT_MS }
+    }
 }
 
 /// A transit, and what it costs to play at it, but for the wait: frames of longer ones are late.
@@ -88,6 +101,8 @@ pub(crate) struct DelayEstimator {
     settings: DelaySettings,
     /// Where the target starts, with the copies that the sender began with.
     start_ms: f64,
+    /// What the copies of the newest packet reach back, as far as they are waited for.
+    copies_ms: f64,
     window: VecDeque<Observation>,
     /// The window by transit, as of the last evaluation.
     ranked: Vec<Ranked>,
@@ -103,6 +118,7 @@ impl DelayEstimator {
         Self {
             settings,
             start_ms: settings.start_ms,
+            copies_ms: 0.0,
             window: VecDeque::new(),
             ranked: Vec::new(),
             since_ms: 0.0,
@@ -120,8 +136,7 @@ impl DelayEstimator {
         if self.window.len() == OBSERVATIONS_MAX {
             self.window.pop_front();
         }
-        let percent_ms = if is_copy { LOST_PERCENT_MS } else { LATE_PERCENT_MS };
-        self.window.push_back(Observation { at_ms, transit_ms, percent_ms });
+        self.window.push_back(Observation { at_ms, transit_ms, is_copy });
         // A faster frame counts at once, so that the target stays above the same moment.
         if transit_ms < self.fastest_ms {
             self.target_ms = (self.target_ms + self.fastest_ms - transit_ms).min(TARGET_MAX_MS);
@@ -151,14 +166,19 @@ impl DelayEstimator {
         self.start_ms = self.settings.start_ms;
     }
 
-    /// Before anything is played, a packet came of a frame as long, with copies that reach back as far. The second packet is
-    /// waited for, which tells of copies; and the copies are: their sender knows of losses, and a start that leaves time
-    /// for them needs no stretching later.
-    pub(crate) fn expect(&mut self, at_ms: f64, frame_ms: f64, copies_ms: f64) {
+    /// A packet came of a frame as long, with as many copies.
+    pub(crate) fn observe_copies(&mut self, frame_ms: f64, copies: usize) {
+        self.copies_ms = frame_ms * copies.min(COPIES_AWAITED) as f64;
+    }
+
+    /// Nothing is played yet, and the newest packet is of a frame as long. At the start the second packet is waited for, which
+    /// tells of copies; and the copies are: their sender knows of losses, and a start that leaves time for them needs no
+    /// stretching later.
+    pub(crate) fn expect(&mut self, at_ms: f64, frame_ms: f64) {
         if at_ms - self.since_ms > START_PERIOD_MS / 10.0 {
             return;
         }
-        self.start_ms = self.start_ms.max(frame_ms.min(SECOND_PACKET_MS).max(copies_ms) + STEP_MS);
+        self.start_ms = self.start_ms.max(frame_ms.min(SECOND_PACKET_MS).max(self.copies_ms) + STEP_MS);
         self.floor_ms = self.start_ms;
         self.target_ms = self.target_ms.max(self.start_ms);
     }
@@ -178,7 +198,15 @@ impl DelayEstimator {
         self.fastest_ms = self.ranked[0].transit_ms;
         let rest = (1.0 - (now_ms - self.since_ms) / START_PERIOD_MS).clamp(0.0, 1.0);
         self.floor_ms = (self.start_ms * rest).max(self.settings.floor_ms);
+        if self.are_copies_needed() {
+            self.floor_ms = self.floor_ms.max(self.copies_ms + STEP_MS);
+        }
         self.target_ms = self.cheapest();
+    }
+
+    fn are_copies_needed(&self) -> bool {
+        let repaired = self.window.iter().filter(|observation| observation.is_copy).count();
+        repaired * 100 >= REPAIRED_PERCENT_MIN * self.window.len()
     }
 
     fn has_become_faster(&self, now_ms: f64) -> bool {
@@ -193,7 +221,7 @@ impl DelayEstimator {
     fn rank(&mut self) {
         let each = 100.0 / self.window.len() as f64;
         self.ranked.clear();
-        let ranked = self.window.iter().map(|one| Ranked { transit_ms: one.transit_ms, late_cost_ms: one.percent_ms * each });
+        let ranked = self.window.iter().map(|one| Ranked { transit_ms: one.transit_ms, late_cost_ms: one.percent_ms() * each });
         self.ranked.extend(ranked);
         self.ranked.sort_unstable_by(|one, other| one.transit_ms.total_cmp(&other.transit_ms));
         let mut later_ms = 0.0;
@@ -303,6 +331,17 @@ mod tests {
         };
         assert!((estimator(transits(100)).target_ms() - 40.0).abs() < 1e-9, "1 % of all for 20 ms");
         assert!((estimator(transits(300)).target_ms() - 20.0).abs() < 1e-9, "a third of that is not worth it");
+    }
+
+    #[test]
+    fn at_a_lasting_loss_all_copies_are_waited_for_even_while_none_of_the_second_ones_was_needed() {
+        let mut estimator = estimator((0..600).map(|index| if index % 20 == 0 { (20.0, true) } else { (0.0, false) }));
+        estimator.observe_copies(20.0, 2);
+        estimator.evaluate(12_000.0);
+        assert!((estimator.target_ms() - 42.5).abs() < 1e-9);
+        estimator.observe_copies(20.0, 1);
+        estimator.evaluate(12_000.0);
+        assert!((estimator.target_ms() - 22.5).abs() < 1e-9);
     }
 
     #[test]

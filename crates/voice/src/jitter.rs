@@ -284,9 +284,10 @@ impl JitterBuffer {
             let place = Place { sequence: place.sequence - back, timestamp: place.timestamp - back * duration };
             self.insert_frame(available_ms, place, Frame { bytes: bytes.to_vec(), duration }, back > 0);
         }
+        let frame_ms = f64::from(packet.duration.as_millis());
+        self.delay.observe_copies(frame_ms, packet.frames.len().saturating_sub(1));
         if matches!(self.playout, Playout::Waiting { .. }) {
-            let frame_ms = f64::from(packet.duration.as_millis());
-            self.delay.expect(available_ms, frame_ms, frame_ms * packet.frames.len().saturating_sub(1) as f64);
+            self.delay.expect(available_ms, frame_ms);
         }
     }
 

@@ -33,7 +33,16 @@ fn media_datagram(bytes: &[u8]) {
 fn media_seeds() -> Vec<Vec<u8>> {
     let (long, short) = ([7; 300], [1, 2, 3]);
     let packet = VoicePacket { sequence: 9, timestamp: 72, duration: FrameDuration::Ms20, frames: vec![&short, &long, &short] };
-    let report = ReceiverReport { highest: 9, received: u64::MAX, queueing_ms: 3, queueing_max_ms: 9, concealed: 0, target_ms: 40, echo_timestamp: 8, echo_age_ms: 1 };
+    let report = ReceiverReport {
+        highest: 9,
+        received: u64::MAX,
+        queueing_ms: 3,
+        queueing_max_ms: 9,
+        concealed: 0,
+        target_ms: 40,
+        echo_timestamp: 8,
+        echo_age_ms: 1,
+    };
     vec![packet.encode().expect("fits"), report.encode().to_vec()]
 }
 
@@ -132,8 +141,16 @@ fn report(bytes: &[u8]) {
 }
 
 fn report_seeds() -> Vec<Vec<u8>> {
-    let report =
-        |highest: u16| ReceiverReport { highest, received: u64::MAX, queueing_ms: 3, queueing_max_ms: 9, concealed: 0, target_ms: 40, echo_timestamp: 8, echo_age_ms: 1 };
+    let report = |highest: u16| ReceiverReport {
+        highest,
+        received: u64::MAX,
+        queueing_ms: 3,
+        queueing_max_ms: 9,
+        concealed: 0,
+        target_ms: 40,
+        echo_timestamp: 8,
+        echo_age_ms: 1,
+    };
     let encoded: Vec<[u8; ReceiverReport::BYTES]> = [0, 5, 10, 65_535, 9].iter().map(|highest| report(*highest).encode()).collect();
     vec![encoded.concat()]
 }
