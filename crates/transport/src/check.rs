@@ -23,8 +23,10 @@ const ASK_PAUSES: [Duration; 4] =
     [Duration::from_millis(50), Duration::from_millis(100), Duration::from_millis(150), Duration::from_millis(300)];
 /// How long the last question waits for its answer at least and at most, once the tunnel stands. That it stands shows that the network is
 /// there, so this silence is UDP's alone.
-const LAST_WORD_MIN: Duration = Duration::from_millis(50);
+const LAST_WORD_MIN: Duration = Duration::from_millis(90);
 const LAST_WORD_MAX: Duration = Duration::from_millis(400);
+/// How often it is asked in that time: where the node was away for a while, the system still reports that, in the place of sending the first.
+const LAST_WORDS: u32 = 3;
 /// How long all of it may take. What does not answer by then is out of reach for now.
 const CHECK_TIME_MAX: Duration = Duration::from_secs(5);
 
@@ -78,8 +80,11 @@ impl Check<'_> {
         sleep(TUNNEL_AFTER.max(self.connection.rtt().mul_f64(TUNNEL_AFTER_ROUND_TRIPS))).await;
         let tunnels = NodePlace { udp: Vec::new(), tcp: place.tcp.clone() };
         let connection = dialer.connect(&tunnels, self.news).await?;
-        question.ask();
-        sleep(connection.rtt().mul_f64(TUNNEL_AFTER_ROUND_TRIPS).clamp(LAST_WORD_MIN, LAST_WORD_MAX)).await;
+        let time = connection.rtt().mul_f64(TUNNEL_AFTER_ROUND_TRIPS).clamp(LAST_WORD_MIN, LAST_WORD_MAX);
+        for _ in 0..LAST_WORDS {
+            question.ask();
+            sleep(time / LAST_WORDS).await;
+        }
         self.news.stayed_silent();
         Ok(connection)
     }

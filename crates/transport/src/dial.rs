@@ -23,11 +23,12 @@ const NEXT_ADDRESS_AFTER: Duration = Duration::from_millis(250);
 /// Before tunnels are tried beside UDP: the round trip to the far side of the world and one lost packet, so that a tunnel is not
 /// taken where UDP would have answered.
 const TUNNELS_AFTER: Duration = Duration::from_millis(700);
-/// How long UDP has for an answer, once a tunnel stands: as many of the tunnel's round trips, and bounds. The node may have begun only now, or
-/// packets were lost and the next repeat is far off; whoever took the tunnel then would keep it though UDP works.
+/// How long UDP has for an answer, once a tunnel stands: as many of the tunnel's round trips, and bounds, which leave time for QUIC's first
+/// repeat. The node may have begun only now, or packets were lost and the next repeat is far off; whoever took the tunnel then would keep it
+/// though UDP works. Where UDP is known not to get out, nothing is waited for.
 const LAST_WORD_ROUND_TRIPS: f64 = 2.0;
-const LAST_WORD_MIN: Duration = Duration::from_millis(50);
-const LAST_WORD_MAX: Duration = Duration::from_millis(400);
+const LAST_WORD_MIN: Duration = Duration::from_millis(350);
+const LAST_WORD_MAX: Duration = Duration::from_millis(600);
 /// Addresses of one node that are tried, of each kind.
 const NODE_ADDRESSES_MAX: usize = 8;
 

@@ -25,6 +25,10 @@ struct Seven {
     lab: Lab,
 }
 
+/// The two people's names: so long that encrypted packets do not hold them by chance.
+const CALLER: &str = "alice-liddell";
+const CALLEE: &str = "bob-cratchit";
+
 impl Seven {
     fn start(mut lab: Lab) -> Self {
         let login = lab.host("login");
@@ -33,7 +37,7 @@ impl Seven {
         let (alice_spot, alice_router) = lab.behind_nat("alice", Nat::PortPreserving);
         let (bob_spot, bob_router) = lab.behind_nat("bob", Nat::PortPreserving);
         let network = Network::start_at(Plan { login, supernodes: supernodes.clone(), relays: vec![relay.clone()] });
-        let (alice, bob) = (network.person_at("alice", alice_spot), network.person_at("bob", bob_spot));
+        let (alice, bob) = (network.person_at(CALLER, alice_spot), network.person_at(CALLEE, bob_spot));
         Self { network, alice, bob, alice_router, bob_router, supernodes, relay, lab }
     }
 
@@ -47,7 +51,7 @@ impl Seven {
     fn call(&self, args: &[&str]) -> Process {
         let recording = self.network.folder().join("at-alice.wav");
         let (speech, recording) = (speech(), recording.to_str().unwrap().to_owned());
-        self.alice.call("bob", &[&["--play", speech.to_str().unwrap(), "--record", &recording], args].concat())
+        self.alice.call(CALLEE, &[&["--play", speech.to_str().unwrap(), "--record", &recording], args].concat())
     }
 
     /// A call of some seconds. Returns how it went for alice, and the worse of the two recordings' scores.
@@ -184,7 +188,7 @@ fn settled(sides: [&Process; 2], marks: [usize; 2], kind: &str, before: &[Event;
 
 /// Looks for the sent speech, as samples and as the codec makes it, for names and for the password in packets.
 fn check_secrecy(place: &str, packets: &[Vec<u8>]) {
-    let texts = ["alice", "bob", ahoy_lab::PASSWORD].map(|text| (text.to_owned(), text.as_bytes().to_vec()));
+    let texts = [CALLER, CALLEE, ahoy_lab::PASSWORD].map(|text| (text.to_owned(), text.as_bytes().to_vec()));
     let secrets = [texts.to_vec(), pieces_of_speech(), pieces_of_voice()].concat();
     for (what, secret) in &secrets {
         // The search itself is sound: it finds what is hidden in a packet.

@@ -202,6 +202,21 @@ impl Direction {
         events.iter().filter(move |event| event.is("stats") && event.t_ms() * 1_000.0 >= since_us)
     }
 
+    /// Times in Unix microseconds and sizes of packets that carry voice. A packet that is sent two ways at once counts once.
+    pub(crate) fn voice_packets(&self) -> Vec<(f64, f64)> {
+        /// Copies for two ways leave directly one after the other; frames are at least twice this apart.
+        const TWIN_US: u64 = 5_000;
+        let mut packets: Vec<(f64, f64)> = Vec::new();
+        let mut last: Option<&ahoy_netlab::link::Row> = None;
+        for row in self.wire.rows.iter().filter(|row| row.1 as usize >= VOICE_BYTES_MIN) {
+            if last.is_none_or(|last| last.3 == row.3 || row.0 - last.0 > TWIN_US) {
+                packets.push((row.0 as f64, f64::from(row.1)));
+                last = Some(row);
+            }
+        }
+        packets
+    }
+
     /// Kilobits a second of all IP packets that this end sent between two times in Unix microseconds.
     pub(crate) fn wire_kbps(&self, from_us: f64, to_us: f64) -> f64 {
         let rows = self.wire.rows.iter().filter(|row| (from_us..to_us).contains(&(row.0 as f64)));

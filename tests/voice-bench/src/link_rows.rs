@@ -7,7 +7,7 @@ use crate::quality_rows::SETTLE_US;
 use crate::score::Score;
 use crate::table::Row;
 use ahoy_lab::Event;
-use ahoy_netlab::link::{Row as Packet, ShapeSettings};
+use ahoy_netlab::link::ShapeSettings;
 use std::collections::BTreeMap;
 
 /// A link so thin that only the lowest rung fits.
@@ -101,8 +101,9 @@ fn step_row(outcome: &CallOutcome) -> Row {
         let last_us = direction.wire.rows.last().map_or(ends, |row| row.0 as f64);
         let after = rung_at(last_us);
         told.push(format!("{before} → {during} → {after}"));
-        let up = settled_after(&direction.wire.rows, begins, ends);
-        let back = settled_after(&direction.wire.rows, ends, last_us);
+        let packets = direction.voice_packets();
+        let up = settled_after(&packets, begins, ends);
+        let back = settled_after(&packets, ends, last_us);
         // Twenty percent of loss asks for copies, which a rung without loss has none of; and afterwards it is to be as before.
         let is_right = during != before && after == before;
         let (up, back) = if is_right { (up, back) } else { (f64::INFINITY, f64::INFINITY) };
@@ -115,10 +116,10 @@ fn step_row(outcome: &CallOutcome) -> Row {
 
 /// When packets of voice came to have the size and the distance that they have in the last quarter until `to`, in seconds after `from`: the sender's
 /// settings as the wire shows them. A window of a few packets is compared, so that one odd packet is none.
-fn settled_after(packets: &[Packet], from: f64, to: f64) -> f64 {
+fn settled_after(packets: &[(f64, f64)], from: f64, to: f64) -> f64 {
     const WINDOW: usize = 5;
     const TOLERANCE: f64 = 0.05;
-    let voice: Vec<(f64, f64)> = voice_packets(packets).filter(|(time, _)| (from..to).contains(time)).collect();
+    let voice: Vec<(f64, f64)> = packets.iter().copied().filter(|(time, _)| (from..to).contains(time)).collect();
     let median = |values: &[(f64, f64)]| {
         let mut sizes: Vec<f64> = values.iter().map(|(_, bytes)| *bytes).collect();
         sizes.sort_by(f64::total_cmp);
@@ -131,37 +132,41 @@ fn settled_after(packets: &[Packet], from: f64, to: f64) -> f64 {
     voice.get(first).map_or(f64::INFINITY, |(time, _)| (time - from) / 1e6)
 }
 
-/// Times in Unix microseconds and sizes of packets that carry voice.
-fn voice_packets(packets: &[Packet]) -> impl Iterator<Item = (f64, f64)> {
-    packets.iter().filter(|row| row.1 as usize >= crate::call::VOICE_BYTES_MIN).map(|row| (row.0 as f64, f64::from(row.1)))
-}
-
 /// How late packets of voice left against the even pace of their frames, of one in a hundred.
 fn long_row(outcome: &CallOutcome) -> Row {
     let what = format!("what the sender's stack adds at {:.0} ms round trip, {LONG_PERCENT} % loss: p50, p99", 2.0 * LONG_MS);
     let limit = format!("p99 ≤ {LONG_LIMIT_MS} ms");
     let from = outcome.changed_us.first().copied().unwrap_or(0.0) + SETTLE_US;
-    let mut late: Vec<f64> = outcome.directions.iter().flat_map(|direction| lateness_ms(direction, from)).collect();
+    let seconds: Vec<Option<Vec<f64>>> =
+        outcome.directions.iter().flat_map(|direction| lateness_ms(&direction.voice_packets(), from)).collect();
+    let judged = seconds.iter().flatten().count();
+    let mut late: Vec<f64> = seconds.iter().flatten().flatten().copied().collect();
     late.sort_by(f64::total_cmp);
     let at = |share: f64| late.get((late.len() as f64 * share) as usize).copied().unwrap_or(f64::NAN);
-    Row::measured(what, format!("{:.1}, {:.1} ms ({} packets)", at(0.5), at(0.99), late.len()), limit, at(0.99) <= LONG_LIMIT_MS)
+    let told = format!("{:.1}, {:.1} ms ({judged} of {} s)", at(0.5), at(0.99), seconds.len());
+    Row::measured(what, told, limit, at(0.99) <= LONG_LIMIT_MS && 2 * judged >= seconds.len())
 }
 
-/// Lateness of each packet of voice since `from` against a grid of the frames' length that touches the earliest. The grid starts anew with each second, so
-/// that a change of the frames' length costs a second at most.
-fn lateness_ms(direction: &Direction, from: f64) -> Vec<f64> {
-    let times: Vec<f64> = voice_packets(&direction.wire.rows).map(|(time, _)| time).filter(|time| *time >= from).collect();
-    let mut gaps: Vec<f64> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
-    gaps.sort_by(f64::total_cmp);
-    let Some(median) = gaps.get(gaps.len() / 2) else { return Vec::new() };
-    let frame = (median / 10_000.0).round().max(1.0) * 10_000.0;
-    let per_second = (1e6 / frame) as usize;
-    times
-        .chunks(per_second)
-        .flat_map(|second| {
-            let places: Vec<f64> = second.iter().enumerate().map(|(i, time)| time - i as f64 * frame).collect();
+/// Lateness of each packet of voice since `from`, second by second, against a grid of the frames' length that touches the earliest of the second. `None` for
+/// a second in which not as many packets left as fit in it: the frames' length changed, or packets are missing.
+fn lateness_ms(packets: &[(f64, f64)], from: f64) -> Vec<Option<Vec<f64>>> {
+    const SECOND_US: f64 = 1e6;
+    let end = packets.last().map_or(from, |(time, _)| *time);
+    let seconds = ((end - from) / SECOND_US).max(0.0) as usize;
+    (0..seconds)
+        .map(|second| {
+            let begin = from + second as f64 * SECOND_US;
+            let times: Vec<f64> = packets.iter().map(|(time, _)| *time).filter(|time| (begin..begin + SECOND_US).contains(time)).collect();
+            let mut gaps: Vec<f64> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
+            gaps.sort_by(f64::total_cmp);
+            let frame = (gaps.get(gaps.len() / 2)? / 10_000.0).round().max(1.0) * 10_000.0;
+            // One more or less, by where the second begins.
+            if (times.len() as f64 - SECOND_US / frame).abs() > 1.5 {
+                return None;
+            }
+            let places: Vec<f64> = times.iter().enumerate().map(|(i, time)| time - i as f64 * frame).collect();
             let first = places.iter().copied().fold(f64::MAX, f64::min);
-            places.into_iter().map(move |place| (place - first) / 1_000.0)
+            Some(places.into_iter().map(|place| (place - first) / 1_000.0).collect())
         })
         .collect()
 }
@@ -253,8 +258,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn lateness_is_told_from_the_pace_and_a_change_of_frames_is_left_out() {
+        let even = (0..100).map(|i| f64::from(i) * 20_000.0 + if i == 30 { 15_000.0 } else { 0.0 });
+        let longer = (0..25).map(|i| 2e6 + f64::from(i) * 20_000.0).chain((0..38).map(|i| 2.5e6 + f64::from(i) * 40_000.0));
+        let packets: Vec<(f64, f64)> = even.chain(longer).map(|time| (time, 150.0)).collect();
+        let seconds = lateness_ms(&packets, 0.0);
+        let worst = |second: &Option<Vec<f64>>| second.as_ref().map(|late| late.iter().copied().fold(0.0, f64::max));
+        let worst: Vec<Option<f64>> = seconds.iter().map(worst).collect();
+        assert_eq!(worst[..3], [Some(15.0), Some(0.0), None]);
+    }
+
+    #[test]
     fn settings_have_settled_when_the_packets_have_their_last_size() {
-        let packets: Vec<Packet> = (0..500u64).map(|i| Packet(i * 20_000, if i < 75 { 120 } else { 180 }, 0)).collect();
+        let packets: Vec<(f64, f64)> = (0..500).map(|i| (f64::from(i) * 20_000.0, if i < 75 { 120.0 } else { 180.0 })).collect();
         let settled = settled_after(&packets, 0.0, 1e7);
         assert!((settled - 1.5).abs() < 0.15, "{settled}");
         assert!(settled_after(&packets[100..], 2e6, 1e7) < 0.1);

@@ -222,11 +222,11 @@ fn clean_row(outcomes: &[CallOutcome], scores: &BTreeMap<String, Score>) -> Row 
 
 /// Kilobits a second of Opus: packets of voice without their headers.
 fn payload_kbps(direction: &Direction) -> f64 {
-    let voice = |bytes: u32| f64::from(bytes) >= crate::call::VOICE_BYTES_MIN as f64;
-    let (Some(first), Some(last)) = (direction.wire.rows.first(), direction.wire.rows.last()) else { return f64::NAN };
-    let (from, to) = (first.0 as f64 + SETTLE_US, last.0 as f64);
-    let rows = direction.wire.rows.iter().filter(|row| (from..to).contains(&(row.0 as f64)) && voice(row.1));
-    rows.map(|row| f64::from(row.1) - HEADERS_BYTES).sum::<f64>() * 8_000.0 / (to - from)
+    let packets = direction.voice_packets();
+    let (Some(first), Some(last)) = (packets.first(), packets.last()) else { return f64::NAN };
+    let (from, to) = (first.0 + SETTLE_US, last.0);
+    let settled = packets.iter().filter(|(time, _)| (from..to).contains(time));
+    settled.map(|(_, bytes)| bytes - HEADERS_BYTES).sum::<f64>() * 8_000.0 / (to - from)
 }
 
 /// Mean of what was sent into the link in both directions, once the calls had settled.

@@ -143,7 +143,7 @@ fn forward(mut options: Options) -> io::Result<()> {
                     continue;
                 }
                 let to: Vec<usize> = seen_at.get(&to).map_or_else(|| (0..sockets.len()).collect(), |known| vec![*known]);
-                let Some(left) = shaping.handle_frame(Instant::now(), port, frame) else { continue };
+                let Some(left) = shaping.handle_frame(Instant::now(), port, &to, frame) else { continue };
                 let began = left + options.delay + options.links[port].delay;
                 for to in to.into_iter().filter(|other| *other != port) {
                     number += 1;
@@ -167,14 +167,14 @@ struct Shaping {
 
 impl Shaping {
     /// When the frame has passed what shapes its port; `None` if it does not.
-    fn handle_frame(&mut self, now: Instant, from: usize, frame: &[u8]) -> Option<Instant> {
+    fn handle_frame(&mut self, now: Instant, from: usize, to: &[usize], frame: &[u8]) -> Option<Instant> {
         let Some((packets, ip_bytes)) = ip_size(frame) else { return Some(now) };
         let fate = self
             .shapes
             .get_mut(&from)
             .map_or(Fate::Passes { queued: Duration::ZERO, due: now }, |shape| shape.handle_packet(now, ip_bytes));
         if let Some(figures) = self.figures.get_mut(&from) {
-            figures.add(now, packets, ip_bytes, fate);
+            figures.add(now, to.first().copied().unwrap_or_default(), packets, ip_bytes, fate);
         }
         match fate {
             Fate::Passes { due, .. } => Some(due),

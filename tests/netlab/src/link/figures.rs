@@ -7,9 +7,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 /// Packets that are remembered one by one: an hour of two hundred a second. Later ones are counted only.
 const ROWS_MAX: usize = 720_000;
 
-/// A packet: when it came in, in Unix microseconds; its bytes, IP headers counted; how long it took on the link, in microseconds, or -1 if it did not come out.
+/// A packet: when it came in, in Unix microseconds; its bytes, IP headers counted; how long it took on the link, in microseconds, or -1 if it did not come
+/// out; and to which of the ports it went, counted from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Row(pub u64, pub u32, pub i64);
+pub struct Row(pub u64, pub u32, pub i64, pub usize);
 
 /// Counts since they began.
 #[derive(Debug)]
@@ -57,8 +58,8 @@ impl Figures {
         Self { began: now, packets: 0, ip_bytes: 0, lost: 0, dropped: 0, queued_ms: Vec::new(), rows }
     }
 
-    /// Counts what came in as so many packets at once.
-    pub fn add(&mut self, now: Instant, packets: usize, ip_bytes: usize, fate: Fate) {
+    /// Counts what came in as so many packets at once and goes to a port.
+    pub fn add(&mut self, now: Instant, to: usize, packets: usize, ip_bytes: usize, fate: Fate) {
         self.packets += packets as u64;
         self.ip_bytes += ip_bytes as u64;
         let mut took_us = -1;
@@ -74,7 +75,7 @@ impl Figures {
         }
         if let Some(rows) = self.rows.as_mut().filter(|rows| rows.len() < ROWS_MAX) {
             let came_us = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_micros() as u64;
-            rows.push(Row(came_us, ip_bytes as u32, took_us));
+            rows.push(Row(came_us, ip_bytes as u32, took_us, to));
         }
     }
 
@@ -110,7 +111,7 @@ mod tests {
         let mut figures = Figures::new(now, true);
         let passes = |queued| Fate::Passes { queued: Duration::from_millis(queued), due: now + Duration::from_millis(25) };
         for fate in [passes(0), passes(10), passes(30), Fate::Lost, Fate::Dropped] {
-            figures.add(now, 1, 100, fate);
+            figures.add(now, 0, 1, 100, fate);
         }
         let summary = figures.summary(now + Duration::from_secs(2));
         assert_eq!((summary.packets, summary.lost, summary.dropped, summary.ip_bytes), (5, 1, 1, 500));
