@@ -162,6 +162,8 @@ impl Path {
         match (self.origin, self.proven_at) {
             (Origin::Learned, None) if !is_fresh => {}
             (_, Some(_)) if is_fresh => self.hunt_again(now),
+            // A search that goes on, of an address that the peer named just now, say, is not cut short.
+            (Origin::Signalled | Origin::Learned, _) if self.hunt.is_going_on() => self.hasten(now),
             (Origin::Signalled | Origin::Learned, _) => {
                 self.hunt_again(now);
                 self.hunt = Hunt::short();

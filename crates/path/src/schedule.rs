@@ -25,6 +25,11 @@ impl Hunt {
         Self { step: 0, is_short: true }
     }
 
+    /// Whether it is a whole search that is not over.
+    pub(crate) fn is_going_on(&self) -> bool {
+        !self.is_short && self.step <= BURST_PAUSES.len() + STEADY_STEPS
+    }
+
     /// The pause until the next PING, one having been sent. `None`: the search is over.
     pub(crate) fn pause(&mut self) -> Option<Duration> {
         let step = self.step;

@@ -325,8 +325,11 @@ impl RateController {
             self.choose(now);
         }
         self.has_news = false;
-        let copies =
-            if self.capacity.is_probe_active() { self.probe_copies.max(self.base.settings.copies) } else { self.base.settings.copies };
+        let own = self.base.settings.copies;
+        // The base may have changed since the probe began.
+        let is_allowed = |copies: &usize| self.base.with_copies(*copies).wire_bps() <= self.settings.wire_bps_max();
+        let probed = if self.capacity.is_probe_active() { self.probe_copies } else { own };
+        let copies = (own + 1..=probed).rev().find(is_allowed).unwrap_or(own);
         let rung = self.base.with_copies(copies);
         if rung == self.rung {
             return None;
