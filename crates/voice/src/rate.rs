@@ -45,9 +45,10 @@ const LAN_RTT: Duration = Duration::from_millis(10);
 const LAN_RTT_MOST: Duration = Duration::from_millis(20);
 /// … or more than this is lost.
 const LAN_LOSS: f64 = 0.005;
-/// A datagram of 60 bytes each way takes longer than this on a link below 25 kb/s: such a path need not be approached with care.
-const QUICK_RTT: Duration = Duration::from_millis(40);
-/// And longer than this, if something longer queues before it. A path that takes as long may be thin, or far; it is approached with care.
+/// From this round trip on a path may be thin, and is approached with care. Below it, a link that is too thin for the first rung is found out within
+/// a second, and everybody else is spared the longer frames, by which the first word would come 40 ms later.
+const QUICK_RTT: Duration = Duration::from_millis(125);
+/// From here on it begins on the floor.
 const THIN_RTT: Duration = Duration::from_millis(130);
 /// From this round trip on, two copies of 40 ms would make talk halting…
 const FAR_RTT: Duration = Duration::from_millis(280);
