@@ -196,34 +196,3 @@ fn nearly_every_frame_that_a_fifth_of_loss_takes_is_played_from_its_copy() {
     // 0.8 % are lost with both of their copies; what it takes to learn that copies are needed comes on top.
     assert!(stats.concealed_percent() <= 2.0 && stats.late <= 4, "{stats:?}");
 }
-
-/// PESQ of the rungs' settings on patterns of loss, as a table. `cargo test -p ahoy-voice --test calls -- --ignored --nocapture`
-#[test]
-#[ignore = "takes minutes and judges nothing"]
-fn table_of_rungs_and_losses() {
-    for (bitrate, copies) in [(12_000, 2), (12_000, 3), (16_000, 1), (24_000, 0)] {
-        for percent in [10, 20, 30, 50] {
-            for is_bursty in [false, true] {
-                let mean = mean_quality(bitrate, copies, percent, is_bursty);
-                println!("{bitrate} b/s, {copies} copies, {percent} % {}: {mean:.2}", if is_bursty { "bursty" } else { "random" });
-            }
-        }
-    }
-}
-
-fn mean_quality(bitrate: u32, copies: usize, percent: u32, is_bursty: bool) -> f32 {
-    let lost = loss_pattern(&format!("lossgen_{percent}.txt"));
-    let mut sum = 0.0;
-    for (speaker, begin) in [("alice", 0), ("alice", 2_503), ("bob", 5_003), ("bob", 7_101)] {
-        let mut random = Random::new(begin as u64);
-        let network = |packet: usize, sent_ms: f64| {
-            let is_lost = if is_bursty { lost[begin + packet] } else { random.unit() * 100.0 < f64::from(percent) };
-            if is_lost { vec![] } else { vec![sent_ms + 30.0] }
-        };
-        let spoken = speech(speaker);
-        let mut call = Call::over(network).with_copies(copies);
-        call.settings.bitrate = bitrate;
-        sum += quality(&spoken, &call.speak(&spoken).sound);
-    }
-    sum / 4.0
-}
