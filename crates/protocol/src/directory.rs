@@ -4,6 +4,7 @@
 
 use crate::certificate::{DeviceCertificate, NodeRole, UserCertificate};
 use crate::ids::{DeviceKey, NodeKey};
+use crate::mail::{Envelope, MAIL_BYTES_MAX, MailForward, MailRequest, MailResponse};
 use crate::name::Name;
 use crate::record::{HOMES_MAX, PresenceRecord, Record, UserRecord};
 use crate::roster::Roster;
@@ -70,12 +71,19 @@ pub enum Request {
         /// Share of its limit in use, in percent.
         load_percent: u8,
     },
+    /// About mail, by a registered device.
+    Mail(Box<MailRequest>),
+    /// Another supernode hands on mail.
+    ForwardMail(Box<MailForward>),
 }
 
 impl Wire for Request {
     const NAME: &'static str = "directory request";
-    const BYTES_MAX: usize = 10 * 1024;
+    const BYTES_MAX: usize = MAIL_BYTES_MAX + 16;
 }
+
+/// Longest request that is read from somebody who has not registered, in bytes.
+pub const UNREGISTERED_BYTES_MAX: usize = 10 * 1024;
 
 /// Answer to a [`Request`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -109,6 +117,8 @@ pub enum Response {
     },
     /// Never: why.
     Refused(Text<128>),
+    /// About mail.
+    Mail(Box<MailResponse>),
 }
 
 impl Wire for Response {
@@ -148,23 +158,28 @@ pub enum Push {
         /// Time left.
         within_ms: u32,
     },
+    /// An envelope for this device. It stays in the mailbox until the device deletes it, unless it was not to be kept.
+    Mail(Box<Envelope>),
+    /// Another device of the user changed the vault.
+    VaultChanged,
 }
 
 impl Wire for Push {
     const NAME: &'static str = "push";
-    const BYTES_MAX: usize = SIGNAL_BYTES_MAX + 16;
+    const BYTES_MAX: usize = Envelope::BYTES_MAX + 16;
 }
 
 /// Which role a node of the roster needs to be allowed a request that clients may not make.
 #[must_use]
 pub fn role_needed(request: &Request) -> Option<NodeRole> {
     match request {
-        Request::Forward { .. } => Some(NodeRole::Supernode),
+        Request::Forward { .. } | Request::ForwardMail(_) => Some(NodeRole::Supernode),
         Request::RelayStatus { .. } => Some(NodeRole::Relay),
         Request::Register { .. }
         | Request::Publish(_)
         | Request::Find(_)
         | Request::Signal { .. }
+        | Request::Mail(_)
         | Request::Relays
         | Request::Roster { .. } => None,
     }

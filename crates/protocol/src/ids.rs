@@ -88,8 +88,46 @@ identifier!(
 );
 
 identifier!(
+    /// Secret of a user's mailboxes, shared with the supernodes that keep them: makes and checks passes.
+    MailboxSecret, 32
+);
+
+identifier!(
     /// Key of one leg on a relay, with which its device says from where it sends now.
     LegKey, 32
+);
+
+identifier!(
+    /// X25519 public key with which a device takes part in double ratchets: its identity key, a one-time key or its fallback key.
+    RatchetKey, 32
+);
+identifier!(
+    /// One envelope, chosen at random by its sender. Put again, it is the same envelope.
+    EnvelopeId, 16
+);
+identifier!(
+    /// SHA-256 of an entry of a log, by which the next one names it.
+    EntryHash, 32
+);
+identifier!(
+    /// One conversation: a hash over who takes part.
+    ConversationId, 16
+);
+identifier!(
+    /// Number of a pass, chosen at random by the owner of the mailbox. Two passes of one owner have nothing in common.
+    PassId, 16
+);
+identifier!(
+    /// What makes a pass genuine: the first half of HMAC-SHA-256 over its number, under the mailbox secret.
+    PassTag, 16
+);
+identifier!(
+    /// Where an item of a vault lies: a keyed hash of what it is about, so that the supernode learns nothing from it.
+    VaultKey, 16
+);
+identifier!(
+    /// BLAKE3 root of a file.
+    FileHash, 32
 );
 
 /// An Ed25519 signature.

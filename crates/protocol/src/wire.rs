@@ -228,6 +228,42 @@ impl<'de, const N: usize> Deserialize<'de> for Text<N> {
     }
 }
 
+/// At most `N` bytes of text that people write: as [`Text`], with line breaks and tabs.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Default)]
+#[serde(transparent)]
+pub struct Prose<const N: usize>(String);
+
+impl<const N: usize> Prose<N> {
+    /// The most bytes it holds.
+    pub const LEN_MAX: usize = N;
+
+    /// A text, or `None` if it is longer than `N` bytes or has control characters other than line breaks and tabs.
+    #[must_use]
+    pub fn new(text: String) -> Option<Self> {
+        let is_plain = |c: char| !c.is_control() || matches!(c, '\n' | '\t');
+        (text.len() <= N && text.chars().all(is_plain)).then_some(Self(text))
+    }
+}
+
+impl<const N: usize> std::ops::Deref for Prose<N> {
+    type Target = str;
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<const N: usize> std::fmt::Display for Prose<N> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl<'de, const N: usize> Deserialize<'de> for Prose<N> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::new(String::deserialize(deserializer)?).ok_or_else(|| serde::de::Error::custom("text too long, or not plain"))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -280,5 +316,12 @@ mod tests {
     fn text_keeps_whole_characters_and_no_controls() {
         assert_eq!(&*Text::<3>::fitting("a\nüü"), "aü");
         assert!(Text::<8>::new("bell\u{7}".into()).is_none());
+    }
+
+    #[test]
+    fn prose_has_lines() {
+        assert!(Prose::<8>::new("a\n\tb".into()).is_some());
+        assert!(Prose::<8>::new("a\rb".into()).is_none());
+        assert!(Prose::<2>::new("abc".into()).is_none());
     }
 }
