@@ -1,0 +1,1 @@
+//! Conversations without I/O: logs, order, gaps, receipts, contacts.

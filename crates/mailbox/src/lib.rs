@@ -1,0 +1,1 @@
+//! The mail that a supernode keeps, and who may write to it.
