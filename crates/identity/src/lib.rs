@@ -13,14 +13,21 @@ mod hash;
 mod keys;
 mod leg;
 pub mod opaque;
+mod pass;
 pub mod password;
+pub mod recovery;
+mod safety;
 mod seal;
+mod vault;
 
 pub use chain::{ChainError, Network, VerifiedDevice};
 pub use hash::{network_id, record_key, sha256};
 pub use keys::{SigningKey, VerifyError, public_from_spki, spki, verify};
 pub use leg::{check_leg_code, leg_code};
+pub use pass::{check_pass, pass};
+pub use safety::{FINGERPRINT_WORDS, SafetyNumber};
 pub use seal::{SealSecret, seal};
+pub use vault::AccountSecret;
 
 use ring::rand::SecureRandom;
 
