@@ -3,8 +3,9 @@
 //! One bidirectional stream a request. A client registers first; nodes of the roster may do what their role allows. All
 //! work is bounded per connection and in all, and what is over a bound is answered with `Busy` before any cryptography.
 
-use crate::limits::{Guard, Work};
+use crate::limits::{AnswerKind, Guard, Work};
 use crate::lookup::{Directory, Found, PublishError};
+use crate::mail::Mail;
 use crate::neighbours::Neighbours;
 use crate::relays::Relays;
 use crate::sessions::{Session, Sessions};
@@ -12,16 +13,16 @@ use crate::visitor::Visitor;
 use ahoy_directory::{VerifiedRecord, homes_for};
 use ahoy_node::{Admission, Node, RosterView};
 use ahoy_protocol::certificate::{DeviceCertificate, NodeRole, UserCertificate};
-use ahoy_protocol::directory::{Found as FoundMessage, Push, Request, Response, SealedSignal, role_needed};
+use ahoy_protocol::directory::{Found as FoundMessage, Push, Request, Response, SealedSignal, UNREGISTERED_BYTES_MAX, role_needed};
 use ahoy_protocol::ids::{DeviceKey, NodeKey};
 use ahoy_protocol::record::{HOMES_MAX, PresenceRecord, Record, Subject, UserRecord};
 use ahoy_protocol::{List, Name, Signed, Text, UnixMillis};
-use ahoy_transport::{Connection, NodeEndpoint, RecvStream, SendStream, TransportError, receive, send};
+use ahoy_transport::{Connection, NodeEndpoint, RecvStream, SendStream, TransportError, receive_body, receive_length, send};
 use futures::stream::{FuturesUnordered, StreamExt};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
-use tokio::sync::oneshot;
+use tokio::sync::{SemaphorePermit, oneshot};
 use tokio::task::JoinSet;
 
 /// Requests of one connection at a time. QUIC lets a client open no more streams; this holds where it opens and resets them.
@@ -37,21 +38,22 @@ const WRITING_TIME_MAX: Duration = Duration::from_secs(10);
 /// Who has not said who he is after this long, and is no node of the roster, is turned away.
 const REGISTRATION_TIME_MAX: Duration = Duration::from_secs(15);
 /// What somebody is told to wait at least when there is too much to do, doubled by chance.
-const BUSY_TIME: Duration = Duration::from_secs(1);
+pub(crate) const BUSY_TIME: Duration = Duration::from_secs(1);
 /// Devices whose presence one look-up finds: all of a user's.
 const DEVICES_FOUND_MAX: usize = ahoy_protocol::record::DEVICES_MAX;
 
 /// Close code for somebody who did not register.
 const CODE_UNREGISTERED: u32 = 4;
 /// What he is told.
-const REGISTER_FIRST: &str = "register first";
+pub(crate) const REGISTER_FIRST: &str = "register first";
 
 /// Everything that requests need.
 pub(crate) struct Plane {
     pub(crate) node: Arc<Node>,
     pub(crate) directory: Directory,
     pub(crate) sessions: Sessions,
-    pub(crate) neighbours: Neighbours,
+    pub(crate) neighbours: Arc<Neighbours>,
+    pub(crate) mail: Mail,
     pub(crate) relays: Mutex<Relays>,
     pub(crate) guard: Mutex<Guard>,
     pub(crate) work: Work,
@@ -120,9 +122,12 @@ impl Plane {
         self.roster().roster.nodes.iter().any(|node| node.node == NodeKey(visitor.key))
     }
 
+    fn is_supernode(&self, visitor: &Visitor) -> bool {
+        self.roster().roster.node(NodeRole::Supernode, &NodeKey(visitor.key)).is_some()
+    }
+
     fn streams_max(&self, visitor: &Visitor) -> u32 {
-        let supernode = self.roster().roster.node(NodeRole::Supernode, &NodeKey(visitor.key)).is_some();
-        if supernode { SUPERNODE_STREAMS_MAX } else { STREAMS_MAX }
+        if self.is_supernode(visitor) { SUPERNODE_STREAMS_MAX } else { STREAMS_MAX }
     }
 
     async fn handle_stream(self: Arc<Self>, visitor: Arc<Visitor>, mut sending: SendStream, mut receiving: RecvStream) {
@@ -135,7 +140,12 @@ impl Plane {
             }
         };
         // Without an answer the asker goes elsewhere, as he would after "not now".
-        let Some(_room) = self.work.begin_answer(!self.is_known(&visitor)) else { return };
+        let kind = match &response {
+            _ if !self.is_known(&visitor) => AnswerKind::ToStranger,
+            Response::Mail(_) => AnswerKind::Mail,
+            _ => AnswerKind::Other,
+        };
+        let Some(_room) = self.work.begin_answer(kind) else { return };
         let writing = async {
             send(&mut sending, &response).await?;
             let _ = sending.finish();
@@ -149,25 +159,52 @@ impl Plane {
     }
 
     async fn read_and_answer(&self, visitor: &Visitor, receiving: &mut RecvStream) -> Result<Option<Response>, TransportError> {
-        if let Err(wait) = visitor.take_request() {
+        let taken = if self.is_supernode(visitor) { visitor.take_supernode_request() } else { visitor.take_request() };
+        if let Err(wait) = taken {
             return Ok(Some(self.busy(visitor, wait)));
         }
-        let reading = tokio::time::timeout(READING_TIME_MAX, receive::<Request>(receiving));
-        let request = reading.await.unwrap_or(Err(TransportError::TimedOut { what: "a request" }))?;
-        let Some(request) = request else { return Ok(None) };
-        if is_of_devices(&request) && visitor.may_register() && !self.is_node(visitor) {
-            let Some(_room) = self.work.begin_wait() else { return Ok(Some(self.busy(visitor, BUSY_TIME))) };
-            visitor.registration().await;
-            // Who sends none has had his wait: what he asks later is answered at once, so that he takes no more room that others need.
-            if visitor.may_register() {
-                visitor.set_refused(refused(REGISTER_FIRST));
-            }
+        let Some(length) = in_time(receive_length::<Request>(receiving)).await? else { return Ok(None) };
+        let _long = match self.room_to_read(visitor, length).await {
+            Ok(room) => room,
+            Err(response) => return Ok(Some(response)),
+        };
+        let request: Request = in_time(receive_body(receiving, length)).await?;
+        if is_of_devices(&request)
+            && let Err(response) = self.registered(visitor).await
+        {
+            return Ok(Some(response));
         }
         // Not before the request is here: whoever opens streams and sends nothing must not take the room of others.
         let Some(_room) = self.work.begin_request() else { return Ok(Some(self.busy(visitor, BUSY_TIME))) };
         let answering = Box::pin(self.answer(visitor, request));
         let answer = tokio::time::timeout(ANSWERING_TIME_MAX, answering).await;
         Ok(Some(answer.unwrap_or_else(|_| self.busy(visitor, BUSY_TIME))))
+    }
+
+    /// Room to read a request of this length, or what is answered instead: only those who have said who they are send long ones.
+    async fn room_to_read(&self, visitor: &Visitor, length: usize) -> Result<Option<SemaphorePermit<'_>>, Response> {
+        if length <= UNREGISTERED_BYTES_MAX {
+            return Ok(None);
+        }
+        self.registered(visitor).await?;
+        if !self.is_known(visitor) {
+            return Err(visitor.refusal().unwrap_or_else(|| refused(REGISTER_FIRST)));
+        }
+        self.work.begin_long_request().map(Some).ok_or_else(|| self.busy(visitor, BUSY_TIME))
+    }
+
+    /// Waits for the registration of somebody of whom one may come, if there is room for one more who waits.
+    async fn registered(&self, visitor: &Visitor) -> Result<(), Response> {
+        if !visitor.may_register() || self.is_node(visitor) {
+            return Ok(());
+        }
+        let Some(_room) = self.work.begin_wait() else { return Err(self.busy(visitor, BUSY_TIME)) };
+        visitor.registration().await;
+        // Who sends none has had his wait: what he asks later is answered at once, so that he takes no more room that others need.
+        if visitor.may_register() {
+            visitor.set_refused(refused(REGISTER_FIRST));
+        }
+        Ok(())
     }
 
     async fn answer(&self, visitor: &Visitor, request: Request) -> Response {
@@ -210,6 +247,7 @@ impl Plane {
                 relays.handle_status(Instant::now(), NodeKey(visitor.key), load_percent);
                 Response::Done
             }
+            Request::ForwardMail(forward) => self.answer_forwarded_mail(visitor, *forward).await,
             _ => refused("not a request of nodes"),
         }
     }
@@ -228,12 +266,13 @@ impl Plane {
                 let relays = self.relays.lock().unwrap_or_else(PoisonError::into_inner);
                 Response::Relays(List::first_of(relays.named(Instant::now(), &self.roster().roster, &device)))
             }
+            Request::Mail(request) => self.answer_mail(visitor, device, *request).await,
             _ => refused("not a request of devices"),
         }
     }
 
-    fn register(&self, visitor: &Visitor, user: &Signed<UserCertificate>, device: &Signed<DeviceCertificate>) -> Response {
-        let (user, device) = match self.node.network().verify_pair(user, device, now()) {
+    fn register(&self, visitor: &Visitor, user: &Signed<UserCertificate>, certificate: &Signed<DeviceCertificate>) -> Response {
+        let (user, device) = match self.node.network().verify_pair(user, certificate, now()) {
             Ok(pair) => pair,
             Err(error) => return refused(&format!("your certificates were refused: {error}")),
         };
@@ -246,7 +285,9 @@ impl Plane {
             return refused("your certificate was revoked");
         }
         let not_after = user.not_after.min(device.certificate.not_after);
-        if !self.sessions.enter(key, Session { connection: visitor.connection.clone(), serials, not_after }) {
+        let certificate = Arc::new(certificate.clone());
+        let session = Session { connection: visitor.connection.clone(), user: user.user, certificate, serials, not_after };
+        if !self.sessions.enter(key, session) {
             return self.busy(visitor, BUSY_TIME);
         }
         visitor.set_registered(key);
@@ -335,7 +376,7 @@ impl Plane {
         u8::from(self.sessions.push(to, &Push::Deliver(sealed)).await)
     }
 
-    fn busy(&self, visitor: &Visitor, wait: Duration) -> Response {
+    pub(crate) fn busy(&self, visitor: &Visitor, wait: Duration) -> Response {
         let own = self.node.key().node_key();
         let roster = self.roster();
         let others = roster.roster.nodes_in(NodeRole::Supernode).map(|node| node.node).filter(|node| *node != own);
@@ -390,10 +431,16 @@ fn presence_record(record: VerifiedRecord) -> Option<PresenceRecord> {
     }
 }
 
-fn refused(why: &str) -> Response {
+/// What is read within the time that a request may take.
+async fn in_time<T>(reading: impl Future<Output = Result<T, TransportError>>) -> Result<T, TransportError> {
+    let reading = tokio::time::timeout(READING_TIME_MAX, reading);
+    reading.await.unwrap_or(Err(TransportError::TimedOut { what: "a request" }))
+}
+
+pub(crate) fn refused(why: &str) -> Response {
     Response::Refused(Text::fitting(why))
 }
 
-fn now() -> UnixMillis {
+pub(crate) fn now() -> UnixMillis {
     SystemTime::now().into()
 }

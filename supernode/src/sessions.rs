@@ -1,13 +1,14 @@
 //! Which devices are here: one connection each, the newest.
 
-use ahoy_protocol::UnixMillis;
+use ahoy_protocol::certificate::DeviceCertificate;
 use ahoy_protocol::directory::Push;
-use ahoy_protocol::ids::DeviceKey;
+use ahoy_protocol::ids::{DeviceKey, UserKey};
 use ahoy_protocol::roster::Roster;
+use ahoy_protocol::{Signed, UnixMillis};
 use ahoy_transport::{Connection, TransportError, send};
 use futures::StreamExt;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Most devices here: as many as connections are let in, less room for other nodes.
@@ -27,6 +28,10 @@ const CODE_UNCERTIFIED: u32 = 3;
 #[derive(Debug, Clone)]
 pub(crate) struct Session {
     pub(crate) connection: Connection,
+    /// Its user.
+    pub(crate) user: UserKey,
+    /// The certificate with which it registered.
+    pub(crate) certificate: Arc<Signed<DeviceCertificate>>,
     /// Serials of the certificates with which it registered.
     pub(crate) serials: [u64; 2],
     /// When the first of them lapses.
@@ -82,6 +87,11 @@ impl Sessions {
         });
     }
 
+    /// The session of a device, if it is here.
+    pub(crate) fn get(&self, device: &DeviceKey) -> Option<Session> {
+        self.table().get(device).cloned()
+    }
+
     /// How many devices are here.
     pub(crate) fn len(&self) -> usize {
         self.table().len()
@@ -89,8 +99,7 @@ impl Sessions {
 
     /// Pushes to one device. True once the device's end has acknowledged it.
     pub(crate) async fn push(&self, device: &DeviceKey, push: &Push) -> bool {
-        let session = self.table().get(device).cloned();
-        match session {
+        match self.get(device) {
             Some(session) => push_to(&session.connection, push).await,
             None => false,
         }

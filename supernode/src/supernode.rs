@@ -2,6 +2,7 @@
 
 use crate::limits::{CONNECTIONS_PER_PREFIX_MAX, Guard, Work};
 use crate::lookup::Directory;
+use crate::mail::{self, Mail};
 use crate::metrics;
 use crate::neighbours::Neighbours;
 use crate::overlay::{Overlay, OverlayError};
@@ -10,6 +11,7 @@ use crate::relays::Relays;
 use crate::sessions::Sessions;
 use crate::shelf::{Shelf, Trust};
 use ahoy_identity::SigningKey;
+use ahoy_mailbox::{Limits, MailStore, OpenError};
 use ahoy_node::{Addresses, Admission, MetricsServer, Node, NodeError, Preparation, RosterView, ServeArgs};
 use ahoy_protocol::NodeKey;
 use ahoy_protocol::certificate::NodeRole;
@@ -29,6 +31,8 @@ use tokio::time::MissedTickBehavior;
 const PROGRAM: &str = "ahoy-supernode";
 /// File in the data folder that holds the overlay's port.
 const OVERLAY_FILE: &str = "overlay.json";
+/// File in the data folder that holds the mail.
+const MAIL_FILE: &str = "mail.sqlite";
 /// How often what changes by time alone is looked at: salts, missing connections, load.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// How often some other supernode is asked for a newer roster, so that one gets round while the login server is away.
@@ -68,6 +72,9 @@ pub enum StartError {
     /// The overlay cannot listen.
     #[error(transparent)]
     Overlay(#[from] OverlayError),
+    /// The mail it keeps cannot be used.
+    #[error(transparent)]
+    Mail(#[from] OpenError),
 }
 
 /// A supernode that serves. Dropping it stops it at once.
@@ -100,6 +107,7 @@ impl Supernode {
         let shelf = Arc::new(Shelf::new());
         let (overlay, overlay_address, overlay_task) = start_overlay(args, &preparation, shelf.clone()).await?;
         let overlay_task = AbortOnDrop(overlay_task);
+        let store = MailStore::open(&preparation.folder().path().join(MAIL_FILE), Limits::default())?;
         // Before it joins: a token is not used up by a start that fails.
         let metrics_server = match args.serve.metrics {
             Some(address) => Some(MetricsServer::bind(address).await?),
@@ -112,7 +120,8 @@ impl Supernode {
             node,
             directory: Directory { shelf, overlay },
             sessions: Sessions::default(),
-            neighbours: Neighbours::new(endpoint.clone(), own),
+            neighbours: Arc::new(Neighbours::new(endpoint.clone(), own)),
+            mail: Mail::start(store),
             relays: Mutex::new(Relays::default()),
             guard: Mutex::new(Guard::new()),
             work: Work::new(),
@@ -131,6 +140,9 @@ impl Supernode {
         tasks.spawn(tell_of_rosters(plane.clone(), versions));
         tasks.spawn(keep_up(plane.clone(), endpoint.clone(), limits));
         tasks.spawn(pass_rosters_on(plane.clone()));
+        tasks.spawn(mail::compare(plane.clone()));
+        tasks.spawn(mail::compare_urgent(plane.clone()));
+        tasks.spawn(mail::sweep(plane.clone()));
         tasks.spawn(plane.clone().serve(endpoint.clone()));
         let others = plane.roster().roster.nodes_in(NodeRole::Supernode).count().saturating_sub(1);
         plane.directory.overlay.wait_for(others, GATHERING_TIME_MAX).await;
@@ -173,6 +185,13 @@ impl Supernode {
         self.plane.directory.shelf.records().len()
     }
 
+    /// How many devices it keeps mail for, and how many envelopes.
+    #[must_use]
+    pub fn mail(&self) -> (u64, u64) {
+        let totals = self.plane.mail.desk.totals();
+        (totals.mailboxes, totals.envelopes)
+    }
+
     /// The version of the roster that it goes by.
     #[must_use]
     pub fn roster_version(&self) -> u64 {
@@ -190,6 +209,7 @@ impl Supernode {
         // The last packets are sent by a task of the endpoint, which ends with the runtime.
         tokio::time::sleep(CLOSING_TIME).await;
         self.tasks.shutdown().await;
+        self.plane.mail.desk.close().await;
         self.overlay_task.0.abort();
         // An error says that it was aborted.
         let _ = (&mut self.overlay_task.0).await;

@@ -3,7 +3,7 @@
 //! A client asks its first questions together with its registration, to save a round trip. What comes before the registration is done
 //! waits for it, and is answered as the registration was if that fails.
 
-use crate::limits::{REQUEST_RATE, WALK_RATE};
+use crate::limits::{POSTING_RATE, REQUEST_RATE, SUPERNODE_REQUEST_RATE, WALK_RATE};
 use ahoy_directory::TokenBucket;
 use ahoy_protocol::directory::Response;
 use ahoy_protocol::ids::DeviceKey;
@@ -22,8 +22,12 @@ pub(crate) struct Visitor {
     pub(crate) key: [u8; 32],
     registration: watch::Sender<Registration>,
     requests: Mutex<TokenBucket>,
+    /// Counts requests while the roster says that this is a supernode.
+    supernode_requests: Mutex<TokenBucket>,
     /// Counts those requests that other supernodes have to work for, and those for a whole roster.
     walks: Mutex<TokenBucket>,
+    /// Counts envelopes.
+    postings: Mutex<TokenBucket>,
 }
 
 #[derive(Debug, Clone)]
@@ -38,8 +42,16 @@ impl Visitor {
     pub(crate) fn new(connection: Connection) -> Self {
         let key = connection.peer_key();
         let now = Instant::now();
-        let (requests, walks) = (TokenBucket::new(REQUEST_RATE, now), TokenBucket::new(WALK_RATE, now));
-        Self { connection, key, registration: watch::Sender::new(Registration::Awaited), requests: requests.into(), walks: walks.into() }
+        let bucket = |rate| TokenBucket::new(rate, now).into();
+        Self {
+            connection,
+            key,
+            registration: watch::Sender::new(Registration::Awaited),
+            requests: bucket(REQUEST_RATE),
+            supernode_requests: bucket(SUPERNODE_REQUEST_RATE),
+            walks: bucket(WALK_RATE),
+            postings: bucket(POSTING_RATE),
+        }
     }
 
     /// The device, once it has registered.
@@ -90,9 +102,20 @@ impl Visitor {
         take(&self.requests)
     }
 
+    /// Counts a request of a supernode, or says how long it has to wait.
+    pub(crate) fn take_supernode_request(&self) -> Result<(), Duration> {
+        take(&self.supernode_requests)
+    }
+
     /// Counts a request that others have to work for, or says how long it has to wait.
     pub(crate) fn take_walk(&self) -> Result<(), Duration> {
         take(&self.walks)
+    }
+
+    /// Counts so many envelopes, or says how long one has to wait. Those that were counted before there were too many stay so: who posts too
+    /// much waits for longer.
+    pub(crate) fn take_postings(&self, count: usize) -> Result<(), Duration> {
+        (0..count).try_for_each(|_| take(&self.postings))
     }
 }
 

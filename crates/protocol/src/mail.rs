@@ -224,8 +224,15 @@ pub enum MailResponse {
         /// The newest terms known, where they are not the asker's.
         newer: Option<Signed<MailboxTerms>>,
     },
-    /// The asker has no mailbox here: [`MailRequest::Open`] first.
+    /// The asker, or the device that was meant, has no mailbox here: [`MailRequest::Open`] first.
     NotOpen,
+    /// The answer to [`MailForward::Have`].
+    Wanted {
+        /// Those of the envelopes that were offered that are neither here nor were deleted here.
+        envelopes: List<EnvelopeId, ENVELOPES_NAMED_MAX>,
+        /// Whether the mailbox was not there before: then nothing else of it is either.
+        opened: bool,
+    },
 }
 
 /// Some of the envelopes that wait.
@@ -250,6 +257,17 @@ pub struct VaultPage {
     pub has_more: bool,
 }
 
+/// An envelope that one mailbox gives another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Given {
+    /// Why the giver took it.
+    pub permit: Permit,
+    /// The user of the device that wrote it, where it matters.
+    pub from: UserKey,
+    /// What is to be kept.
+    pub envelope: Envelope,
+}
+
 /// What supernodes that keep mail of the same users say to one another.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MailForward {
@@ -271,7 +289,9 @@ pub enum MailForward {
         /// Why.
         permit: Permit,
     },
-    /// Which envelopes and terms there are for a device: the answer tells which of them are wanted.
+    /// Opens a device's mailbox or changes its terms, and offers envelopes for it: the answer tells which of them are wanted.
+    ///
+    /// What the device deleted is not told: an evil supernode would say that of everything. The device deletes at each mailbox itself.
     Have {
         /// The device.
         device: DeviceKey,
@@ -281,11 +301,9 @@ pub enum MailForward {
         certificate: Signed<DeviceCertificate>,
         /// Envelopes that are kept.
         kept: List<EnvelopeId, ENVELOPES_NAMED_MAX>,
-        /// Envelopes that the device has deleted.
-        deleted: List<EnvelopeId, ENVELOPES_NAMED_MAX>,
     },
-    /// Envelopes that were wanted.
-    Give(List<Envelope, ENVELOPES_SENT_MAX>),
+    /// Envelopes that were wanted. They are taken as if they came from those who wrote them.
+    Give(List<Given, ENVELOPES_SENT_MAX>),
     /// Items of a user's vault that changed.
     Vault {
         /// Whose.

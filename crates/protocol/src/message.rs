@@ -6,6 +6,7 @@
 use crate::ids::{ConversationId, DeviceKey, EntryHash, FileHash};
 use crate::letter::RATCHET_BYTES_MAX;
 use crate::mail::Pass;
+use crate::name::Name;
 use crate::time::UnixMillis;
 use crate::wire::{Blob, List, Prose, Text, Wire};
 use serde::{Deserialize, Serialize};
@@ -44,11 +45,19 @@ impl Wire for Parcel {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Item {
     /// An entry of the sending device's own log.
-    Entry(Entry),
+    Entry {
+        /// The first entry of this log that the receiving device is owed. Those before it were written before the device was there, and
+        /// had by others of its user: it gets them from its own kind.
+        first: u64,
+        /// The entry.
+        entry: Entry,
+    },
     /// Entries of another device's log, one after the other: asked for, or history for a new device.
     HandedOn {
         /// Whose log.
         author: DeviceKey,
+        /// The user whose device that is or was: directories forget devices that were revoked.
+        user: Name,
         /// The entries.
         entries: List<Entry, ENTRIES_HANDED_ON_MAX>,
     },
@@ -70,6 +79,9 @@ pub enum Item {
         /// Whether an answer is asked for.
         answer: bool,
     },
+    /// The sender's user has a conversation with this one. Said to the user's other devices ahead of what is about it, since a
+    /// [`ConversationId`] alone does not tell them with whom it is.
+    Conversation(Name),
     /// About being contacts.
     Contact(ContactNews),
     /// The sending device left the account, or is told to.

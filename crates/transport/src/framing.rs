@@ -28,6 +28,18 @@ pub async fn send<T: Wire>(stream: &mut SendStream, message: &T) -> Result<(), T
 /// # Errors
 /// [`TransportError::Wire`] for what is no message or too long, others if the stream or connection has ended.
 pub async fn receive<T: Wire>(stream: &mut RecvStream) -> Result<Option<T>, TransportError> {
+    match receive_length::<T>(stream).await? {
+        Some(length) => receive_body(stream, length).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+/// Receives the length of one message, for those to whom it matters before they read the rest with [`receive_body`]; `None` if the stream
+/// ended cleanly before.
+///
+/// # Errors
+/// As [`receive`].
+pub async fn receive_length<T: Wire>(stream: &mut RecvStream) -> Result<Option<usize>, TransportError> {
     let mut length = [0; LENGTH_BYTES];
     match stream.read_exact(&mut length).await {
         Ok(()) => {}
@@ -38,9 +50,17 @@ pub async fn receive<T: Wire>(stream: &mut RecvStream) -> Result<Option<T>, Tran
     if length > T::BYTES_MAX {
         return Err(too_long::<T>(length));
     }
+    Ok(Some(length))
+}
+
+/// Receives the message of which [`receive_length`] returned the length.
+///
+/// # Errors
+/// As [`receive`].
+pub async fn receive_body<T: Wire>(stream: &mut RecvStream, length: usize) -> Result<T, TransportError> {
     let mut message = vec![0; length];
     stream.read_exact(&mut message).await?;
-    Ok(Some(T::decode(&message)?))
+    Ok(T::decode(&message)?)
 }
 
 fn too_long<T: Wire>(len: usize) -> TransportError {

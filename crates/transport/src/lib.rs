@@ -47,7 +47,7 @@ pub use check::Reached;
 pub use client_endpoint::{ClientEndpoint, Observation};
 pub use connection::Connection;
 pub use error::TransportError;
-pub use framing::{receive, send};
+pub use framing::{receive, receive_body, receive_length, send};
 pub use network::NetworkState;
 pub use node_endpoint::{Handshaking, NodeEndpoint, NodeLimits};
 pub use node_socket::{DatagramHandler, NodeSender};

@@ -129,6 +129,22 @@ impl Network {
             device: signed_in.credentials.device,
         }
     }
+
+    /// A further device of a user.
+    pub(crate) async fn further_device(&self, of: &Device) -> Device {
+        let key = SigningKey::generate();
+        let new = NewDevice { device: key.device_key(), seal: SealSecret::generate().public(), label: "telephone".into() };
+        let signed_in = self.login_client().await.sign_in(&of.name, PASSWORD, &new).await.expect("signs in");
+        Device {
+            endpoint: endpoint(&key),
+            key,
+            name: of.name.clone(),
+            user_key: signed_in.user,
+            epoch: signed_in.epoch,
+            user: signed_in.credentials.user,
+            device: signed_in.credentials.device,
+        }
+    }
 }
 
 pub(crate) async fn connected(supernodes: &[&Supernode]) {

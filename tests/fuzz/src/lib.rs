@@ -8,6 +8,7 @@
 
 mod directory;
 mod identity;
+mod mail;
 pub mod mutate;
 mod path;
 mod relay;
@@ -37,6 +38,7 @@ pub fn targets() -> Vec<Target> {
         text::targets(),
         identity::targets(),
         directory::targets(),
+        mail::targets(),
         relay::targets(),
         path::targets(),
         tunnel::targets(),

@@ -1,6 +1,6 @@
 //! Every message: it decodes or is refused, and what decodes encodes to something that decodes to the same.
 
-use crate::Target;
+use crate::{Target, mail};
 use crate::samples::{NOW, samples};
 use ahoy_protocol::certificate::{
     DeviceCertificate, DeviceStatement, NetworkDocument, NetworkStatement, NodeCertificate, NodeRole, RelayGrant, UserCertificate,
@@ -59,7 +59,7 @@ wire_targets! {
     "wire_login_error" LoginError [LoginError::NameTaken(samples().name()), LoginError::SlowDown { retry_after_s: 9 }, LoginError::Refused(Text::fitting("why"))];
     "wire_directory_request" DirectoryRequest directory_requests();
     "wire_directory_response" DirectoryResponse directory_responses();
-    "wire_push" DirectoryPush [DirectoryPush::Deliver(blob(200)), DirectoryPush::RosterVersion(4), DirectoryPush::Drain { within_ms: 900 }];
+    "wire_push" DirectoryPush [DirectoryPush::Deliver(blob(200)), DirectoryPush::RosterVersion(4), DirectoryPush::Drain { within_ms: 900 }, DirectoryPush::VaultChanged];
     "wire_record" Record samples().records();
     "wire_user_statement" UserStatement [samples().user_record().statement.claims().expect("valid")];
     "wire_presence_statement" PresenceStatement [samples().presence_record().statement.claims().expect("valid")];
@@ -70,17 +70,17 @@ wire_targets! {
     "wire_peer_message" PeerMessage peer_messages();
 }
 
-fn reads_back<T: Wire + PartialEq + std::fmt::Debug>(bytes: &[u8]) {
+pub(crate) fn reads_back<T: Wire + PartialEq + std::fmt::Debug>(bytes: &[u8]) {
     let Ok(value) = T::decode(bytes) else { return };
     let again = value.encode().expect("what was within its limit stays within it");
     assert_eq!(T::decode(&again).as_ref(), Ok(&value), "a {} does not read back", T::NAME);
 }
 
-fn encoded<T: Wire>(values: &[T]) -> Vec<Vec<u8>> {
+pub(crate) fn encoded<T: Wire>(values: &[T]) -> Vec<Vec<u8>> {
     values.iter().map(|value| value.encode().expect("samples fit their limits")).collect()
 }
 
-fn blob<const N: usize>(len: usize) -> Blob<N> {
+pub(crate) fn blob<const N: usize>(len: usize) -> Blob<N> {
     Blob::new((0..len).map(|index| index as u8).collect()).expect("samples fit their limits")
 }
 
@@ -134,6 +134,8 @@ fn directory_requests() -> Vec<DirectoryRequest> {
         DirectoryRequest::Roster { since: 2 },
         DirectoryRequest::Forward { to: device, sealed: blob(300) },
         DirectoryRequest::RelayStatus { load_percent: 5 },
+        DirectoryRequest::Mail(Box::new(mail::mail_requests().swap_remove(1))),
+        DirectoryRequest::ForwardMail(Box::new(mail::forwards().swap_remove(0))),
     ]
 }
 
@@ -154,6 +156,7 @@ fn directory_responses() -> Vec<DirectoryResponse> {
         DirectoryResponse::Roster(Some(samples().roster())),
         DirectoryResponse::Busy { retry_after_ms: 700, alternatives: List::first_of([node]) },
         DirectoryResponse::Refused(Text::fitting("why")),
+        DirectoryResponse::Mail(Box::new(mail::mail_responses().swap_remove(2))),
     ]
 }
 
