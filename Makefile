@@ -56,7 +56,7 @@ bench-voice: ## how calls sound, beside rivals, over emulated links; needs root.
 	@$(if $(RIVALS),scripts/install-packages voice-rivals)
 	@scripts/voice-bench/setup
 	@$(CARGO) build --release --locked $(PROGRAMS) -p ahoy-netlab -p ahoy-voice-bench
-	@AHOY_BIN_DIR=$(CURDIR)/target/release target/release/ahoy-voice-bench $(if $(QUICK),--quick) $(BENCH_ARGS)
+	@AHOY_BIN_DIR=$(CURDIR)/target/release target/release/ahoy-voice-bench $(if $(QUICK),--quick) $(if $(RIVALS),--rivals) $(BENCH_ARGS)
 
 fmt: ## format everything
 	@$(CARGO) fmt --all

@@ -3,7 +3,7 @@
 mod sentences;
 mod stats;
 
-pub use stats::{RelayFigures, Stats};
+pub use stats::{CallbackFigures, Callbacks, RelayFigures, Stats};
 
 use crate::calls::CallRecord;
 use crate::doctor::Report;

@@ -60,8 +60,9 @@ const VIRTUAL_LEAD: Duration = Duration::from_millis(20);
 /// Longest sleep of the threads: stopping is noticed within this time.
 const SLEEP_MOST: Duration = Duration::from_millis(10);
 /// How long the first packets are waited for above the fastest, in milliseconds. By the time of the answer the way has been used for
-/// as long as it rang, and what its packets do there is learned within a few hundred milliseconds; the first word should not wait longer.
-const WAIT_FIRST_MS: f64 = 35.0;
+/// as long as it rang; the buffer waits for the second packet in any case, and what the network holds up in the first word is played
+/// in full a little later. A longer wait would be heard in every first word, needed or not.
+const WAIT_FIRST_MS: f64 = 10.0;
 /// Notices waiting for the engine.
 pub const NOTICES_MAX: usize = 64;
 /// Most recordings with one name: `-2`, `-3`, …

@@ -1,6 +1,8 @@
 //! The figures of a call, as they are told each second.
 
+use ahoy_audio::CallbackTimes;
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
 /// Figures of a call.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -115,6 +117,38 @@ pub struct Stats {
     /// The same in one word: `nothing`, `silence`, `loss`, `bandwidth`, `jitter`, `delay`, `relay-distance`, `data-saver` or `device`.
     #[serde(default)]
     pub limit_kind: String,
+    /// How long the callbacks of the sound devices took since the call began.
+    #[serde(default)]
+    pub callbacks: Callbacks,
+}
+
+/// What the callbacks of both devices took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Callbacks {
+    /// The microphone's.
+    pub capture: CallbackFigures,
+    /// The loudspeaker's.
+    pub playback: CallbackFigures,
+}
+
+/// What the callbacks of a device took: the system waits for them, and what takes too long is heard as a click.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct CallbackFigures {
+    /// How many there were.
+    pub count: u64,
+    /// What 999 of 1,000 did not exceed, in microseconds.
+    pub p999_us: u64,
+    /// The longest, in microseconds.
+    pub max_us: u64,
+}
+
+impl CallbackFigures {
+    /// Out of the device's own histogram.
+    #[must_use]
+    pub fn of(times: &CallbackTimes) -> Self {
+        let us = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        Self { count: times.count(), p999_us: us(times.quantile(0.999)), max_us: us(times.max()) }
+    }
 }
 
 /// A relay that a call uses.

@@ -1,7 +1,7 @@
 //! The legs of a link: what the [keeper](super::keeper) decides, carried out.
 
 use super::keeper::{LegKeeper, Step};
-use super::pace::Pace;
+use super::pace::{Pace, ReturnPace};
 use crate::relays::{Leg, LegError, Relays};
 use ahoy_protocol::invitation::RelayOffer;
 use ahoy_protocol::peer::{LEGS_MAX, LegNews};
@@ -50,6 +50,7 @@ pub(super) struct Legs {
     /// Looks at the way to a relay that is held, beside which the leg goes on.
     looking: [Option<Joining>; LEGS_MAX],
     paces: [Pace; LEGS_MAX],
+    returns: [ReturnPace; LEGS_MAX],
     looks: mpsc::Sender<Look>,
     looked: mpsc::Receiver<Look>,
     network: watch::Receiver<NetworkState>,
@@ -65,7 +66,7 @@ struct Attempt {
     joined: Result<Leg, LegError>,
 }
 
-/// What a look at the way to a leg's relay has shown: a leg through a tunnel, or that none is needed.
+/// What a look at the way to a leg's relay has shown: a leg through a tunnel, or over UDP where it went through one; or that none is needed.
 #[derive(Debug)]
 struct Look {
     leg: u8,
@@ -113,6 +114,7 @@ impl Legs {
             attempted,
             looking: [const { None }; LEGS_MAX],
             paces: Default::default(),
+            returns: Default::default(),
             looks,
             looked,
             network,
@@ -166,7 +168,7 @@ impl Legs {
                     Step::Tell(news) => return Said::Tell(news),
                 }
             }
-            let due = self.keeper.poll_timeout();
+            let due = self.returns.iter().filter_map(ReturnPace::poll_timeout).chain(self.keeper.poll_timeout()).min();
             let timer = async {
                 match due {
                     Some(due) => sleep_until(due.into()).await,
@@ -193,12 +195,21 @@ impl Legs {
                         return Said::Moved;
                     }
                 },
-                () = timer => self.keeper.handle_timeout(Instant::now()),
+                () = timer => self.handle_timeout(Instant::now()),
             }
             if self.keeper.in_use().count() != in_use {
                 return Said::Changed;
             }
         }
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        for leg in 0..LEGS_MAX as u8 {
+            if self.returns[usize::from(leg)].handle_timeout(now) {
+                self.try_udp(leg);
+            }
+        }
+        self.keeper.handle_timeout(now);
     }
 
     fn join(&mut self, leg: u8, relay: NodeKey) {
@@ -227,9 +238,37 @@ impl Legs {
         self.looking[at] = Some(Joining(task));
     }
 
+    /// Looks whether the relay of a leg through a tunnel is reached over UDP again. The leg goes on meanwhile.
+    fn try_udp(&mut self, leg: u8) {
+        let at = usize::from(leg);
+        let Some((_, relay)) = self.keeper.in_use().find(|(in_use, _)| *in_use == leg) else { return };
+        debug!(leg, "looks whether a relay answers over UDP");
+        let (relays, call, device, looks) = (self.relays.clone(), self.call, self.device, self.looks.clone());
+        let task = tokio::spawn(async move {
+            let found = relays.rejoin_over_udp(&relay, call, device).await;
+            let _ = looks.send(Look { leg, relay, found }).await;
+        });
+        self.looking[at] = Some(Joining(task));
+    }
+
+    /// Takes a leg that was joined beside the one before; false if the way to it has gone.
+    fn hold(&mut self, now: Instant, leg: u8, joined: Leg) -> bool {
+        let at = usize::from(leg);
+        if !self.peer.set_leg(leg, joined.relay, joined.channel, joined.key) {
+            return false;
+        }
+        match joined.over_udp() {
+            Some(_) => self.returns[at].handle_over(),
+            None => self.returns[at].handle_tunnelled(now),
+        }
+        self.held[at] = Some(joined);
+        true
+    }
+
     /// The network is another.
     fn look_anew(&mut self) {
         for leg in 0..LEGS_MAX as u8 {
+            self.returns[usize::from(leg)].handle_network_change(Instant::now());
             self.paces[usize::from(leg)].handle_network_change();
             self.look(leg);
         }
@@ -250,12 +289,12 @@ impl Legs {
         self.looking[at] = None;
         self.paces[at].handle_end(now, look.found.is_ok(), seed());
         match look.found {
-            Ok(None) => debug!(leg, "a relay answers"),
+            Ok(None) => debug!(leg, "a leg stays as it is"),
             Ok(Some(joined)) => {
-                info!(leg, "a relay answers by TCP alone");
+                let carrier = if joined.over_udp().is_some() { "UDP" } else { "TCP alone" };
+                info!(leg, carrier, "a leg was joined anew");
                 let is_peer_present = joined.is_peer_present;
-                if self.peer.set_leg(leg, joined.relay, joined.channel, joined.key) {
-                    self.held[at] = Some(joined);
+                if self.hold(now, leg, joined) {
                     self.keeper.handle_peer(now, leg, is_peer_present);
                 } else {
                     self.keeper.handle_dead(now, leg);
@@ -268,6 +307,7 @@ impl Legs {
     fn leave(&mut self, leg: u8) {
         self.joining[usize::from(leg)] = None;
         self.give_look_up(leg);
+        self.returns[usize::from(leg)].handle_over();
         if self.held[usize::from(leg)].take().is_some() {
             self.peer.clear_leg(leg);
         }
@@ -280,9 +320,7 @@ impl Legs {
                 if !self.keeper.handle_joined(now, leg, attempt.relay, joined.is_peer_present) {
                     return;
                 }
-                if self.peer.set_leg(leg, joined.relay, joined.channel, joined.key) {
-                    self.held[usize::from(leg)] = Some(joined);
-                } else {
+                if !self.hold(now, leg, joined) {
                     info!(leg, "the way to a relay has gone");
                     self.keeper.handle_dead(now, leg);
                 }

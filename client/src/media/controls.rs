@@ -3,7 +3,6 @@
 //! The threads of sound read it at each block; nobody waits for anybody. Changes take ten milliseconds to fade, so that none is heard as a click.
 
 use crate::events::Event;
-use ahoy_voice::Block;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 /// Loudest that sound can be played, in percent of how it came: twice as loud, for soft voices on soft loudspeakers.
@@ -118,13 +117,13 @@ impl Fader {
         Self { gain }
     }
 
-    pub(super) fn apply(&mut self, gain: f32, block: &mut Block) {
+    pub(super) fn apply(&mut self, gain: f32, sound: &mut [f32]) {
         let from = std::mem::replace(&mut self.gain, gain);
         if from == 1.0 && gain == 1.0 {
             return;
         }
-        let step = (gain - from) / block.len() as f32;
-        for (index, sample) in block.iter_mut().enumerate() {
+        let step = (gain - from) / sound.len() as f32;
+        for (index, sample) in sound.iter_mut().enumerate() {
             *sample = (*sample * (from + step * (index + 1) as f32)).clamp(-1.0, 1.0);
         }
     }

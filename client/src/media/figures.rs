@@ -1,7 +1,7 @@
 //! The figures of a call's sound, made once a second of what both threads have counted.
 
 use super::shared::SendFacts;
-use crate::events::Stats;
+use crate::events::{CallbackFigures, Callbacks, Stats};
 use ahoy_protocol::media::VoicePacket;
 use ahoy_voice::ReceiverStats;
 use ahoy_voice::quality::{Circumstances, Hearing, Limit};
@@ -27,6 +27,8 @@ pub(super) struct Moment<'a> {
     pub(super) speaker_delay: Duration,
     /// Samples that the loudspeaker wanted and that were not there.
     pub(super) speaker_slips: u64,
+    /// How long the loudspeaker's callbacks took.
+    pub(super) speaker_callbacks: CallbackFigures,
     /// Whether a device is missing.
     pub(super) lacks_device: bool,
 }
@@ -110,6 +112,7 @@ impl Figures {
             mos: if received.packets == 0 { 0.0 } else { hearing.opinion_score() as f32 },
             limit: if limit == Limit::Nothing { String::new() } else { limit.to_string() },
             limit_kind: limit.as_str().to_owned(),
+            callbacks: Callbacks { capture: sent.callbacks, playback: moment.speaker_callbacks },
             ..Stats::default()
         }
     }
@@ -182,6 +185,7 @@ mod tests {
             level_dbfs: -30.0,
             speaker_delay: Duration::from_millis(10),
             speaker_slips: 0,
+            speaker_callbacks: CallbackFigures::default(),
             lacks_device: false,
         }
     }

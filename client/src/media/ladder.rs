@@ -1,5 +1,6 @@
 //! The ladder: how speech is coded and protected, as what comes back says; and the circuit breaker.
 
+use ahoy_protocol::datagram::RELAY_HEADER_BYTES;
 use ahoy_protocol::media::ReceiverReport;
 use ahoy_transport::{PathKind, PathStatus};
 use ahoy_voice::SenderSettings;
@@ -45,12 +46,17 @@ impl Ladder {
     }
 
     /// How often the other side is to hear of its packets.
-    pub(super) fn report_interval(&self) -> Duration {
-        self.rung.report_interval()
+    pub(super) fn report_interval(&self, now: Instant) -> Duration {
+        self.controller.report_interval(now)
     }
 
     pub(super) fn handle_report(&mut self, at: Instant, report: &ReceiverReport) {
         self.controller.handle_report(at, report);
+    }
+
+    /// What this side tells the other of its packets.
+    pub(super) fn handle_own_report(&mut self, report: &ReceiverReport) {
+        self.controller.handle_own_report(report);
     }
 
     /// Time has passed: other settings, if there are to be any.
@@ -70,7 +76,9 @@ impl Ladder {
 
     /// A datagram of so many bytes was sent.
     pub(super) fn handle_sent(&mut self, now: Instant, sequence: u16, bytes: usize) {
-        self.controller.handle_sent(now, sequence, bytes + DATAGRAM_OVERHEAD_BYTES);
+        let is_relayed = matches!(self.kind, Some(PathKind::Relay | PathKind::RelayTcp));
+        let relay = if is_relayed { RELAY_HEADER_BYTES } else { 0 };
+        self.controller.handle_sent(now, sequence, bytes + DATAGRAM_OVERHEAD_BYTES + relay);
     }
 
     /// Whether nothing has come back for so long that next to nothing may be sent.

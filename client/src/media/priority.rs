@@ -5,8 +5,8 @@
 
 use tracing::debug;
 
-/// Lowest of the real-time priorities but a few: above every ordinary program, below the sound server's own threads.
-const REAL_TIME_PRIORITY: libc::c_int = 5;
+/// Low among the real-time priorities: above every ordinary program, below the sound server's own threads.
+const REAL_TIME_PRIORITY: libc::rlim_t = 5;
 /// What sound servers give their threads where real time is refused.
 const NICENESS: libc::c_int = -11;
 
@@ -23,11 +23,25 @@ pub(super) fn raise() {
 }
 
 fn be_real_time() -> bool {
-    let wanted = libc::sched_param { sched_priority: REAL_TIME_PRIORITY };
+    // What the limit does not allow may be granted all the same, to who has the right to do without.
+    has_priority(REAL_TIME_PRIORITY) || has_priority(REAL_TIME_PRIORITY.min(priority_limit()))
+}
+
+fn has_priority(priority: libc::rlim_t) -> bool {
+    let Some(sched_priority) = libc::c_int::try_from(priority).ok().filter(|priority| *priority > 0) else { return false };
+    let wanted = libc::sched_param { sched_priority };
     // What this thread starts must not be as important as it is.
     let policy = libc::SCHED_RR | libc::SCHED_RESET_ON_FORK;
     // SAFETY: 0 is the calling thread, and the parameters outlive the call, which keeps no pointer.
     unsafe { libc::sched_setscheduler(0, policy, &raw const wanted) == 0 }
+}
+
+/// The real-time priority that the system's limit allows; 0 is none.
+fn priority_limit() -> libc::rlim_t {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the limit outlives the call, which keeps no pointer.
+    let is_known = unsafe { libc::getrlimit(libc::RLIMIT_RTPRIO, &raw mut limit) } == 0;
+    if is_known { limit.rlim_cur } else { 0 }
 }
 
 fn be_nice() -> bool {

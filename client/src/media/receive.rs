@@ -9,7 +9,7 @@ use super::gaps::Gaps;
 use super::shared::Shared;
 use super::trouble::{DeviceRole, Trouble};
 use super::{Change, Go, MediaSummary, Notice, SLEEP_MOST, tone};
-use crate::events::Stats;
+use crate::events::{CallbackFigures, Stats};
 use ahoy_audio::wav::{WavError, WavWriter};
 use ahoy_audio::{LevelMeter, Playback, VirtualSpeaker};
 use ahoy_protocol::media::VoicePacket;
@@ -167,16 +167,21 @@ impl Receiving {
         self.newest = Some(datagram);
     }
 
-    /// Plays every block that is due.
+    /// Plays everything that is due.
     fn play_due(&mut self, now: Instant) {
         let mut block = [0.0; BLOCK_SAMPLES];
-        while self.shared.with_playback(|playback| playback.wants(now)) {
-            self.receiver.pull(now, &mut block);
-            self.shared.hear(&block);
-            self.level.push(&block);
-            self.fader.apply(self.shared.controls.speaker_gain(), &mut block);
-            self.shared.with_playback(|playback| playback.write(&block));
-            if !self.has_sounded && block.iter().any(|sample| sample.abs() > AUDIBLE) {
+        loop {
+            let wanted = self.shared.with_playback(|playback| playback.wanted(now));
+            let sound = &mut block[..wanted];
+            if sound.is_empty() {
+                return;
+            }
+            self.receiver.pull_samples(now, sound);
+            self.shared.hear(sound);
+            self.level.push(sound);
+            self.fader.apply(self.shared.controls.speaker_gain(), sound);
+            self.shared.with_playback(|playback| playback.write(sound));
+            if !self.has_sounded && sound.iter().any(|sample| sample.abs() > AUDIBLE) {
                 self.has_sounded = true;
                 self.tell(Notice::FirstSound(now - self.start));
             }
@@ -196,7 +201,8 @@ impl Receiving {
 
     fn stats(&mut self, now: Instant) -> Stats {
         let newest = self.newest.as_ref().and_then(|datagram| VoicePacket::decode(datagram).ok());
-        let (speaker_delay, speaker_slips) = self.shared.with_playback(|playback| (playback.delay(), playback.underruns()));
+        let (speaker_delay, speaker_slips, speaker_callbacks) =
+            self.shared.with_playback(|playback| (playback.delay(), playback.underruns(), playback.callback_times()));
         let moment = Moment {
             now,
             sent: self.shared.facts(),
@@ -209,6 +215,7 @@ impl Receiving {
             level_dbfs: self.level.take().rms_dbfs,
             speaker_delay,
             speaker_slips,
+            speaker_callbacks: CallbackFigures::of(&speaker_callbacks),
             lacks_device: self.trouble.is_there(),
         };
         self.figures.take(&moment)

@@ -8,6 +8,7 @@ use super::processor::Processor;
 use super::shared::{SendFacts, Shared};
 use super::trouble::{DeviceRole, Trouble};
 use super::{Change, Go, Notice, SLEEP_MOST};
+use crate::events::CallbackFigures;
 use crate::sound::Processing;
 use ahoy_audio::{Capture, LevelMeter, VirtualMicrophone, Wanted};
 use ahoy_protocol::media::ReceiverReport;
@@ -89,7 +90,7 @@ impl Sending {
             (None, _) => capture.unwrap_or_else(|| Capture::chosen_device(go.start, wanted)),
         };
         let ladder = Ladder::new(go.start, data_saver, go.path, go.connection.rtt());
-        shared.set_report_interval(ladder.report_interval());
+        shared.set_report_interval(ladder.report_interval(go.start));
         sender.configure(ladder.settings());
         let gain = shared.controls.microphone_gain();
         let mut sending = Self {
@@ -126,8 +127,8 @@ impl Sending {
             }
             if let Some(settings) = self.ladder.tick(now, self.connection.rtt()) {
                 self.sender.configure(settings);
-                self.shared.set_report_interval(self.ladder.report_interval());
             }
+            self.shared.set_report_interval(self.ladder.report_interval(now));
             self.sender.set_stopped(self.ladder.is_stopped(now));
             self.send_due(now);
             if self.facts_due <= now {
@@ -170,6 +171,7 @@ impl Sending {
     /// Encodes a block, and sends what that completes, with the report that waits.
     fn push(&mut self, now: Instant, block: &Block) {
         if let Some(report) = self.shared.take_report(now) {
+            self.ladder.handle_own_report(&report);
             self.sender.attach_report(report);
         }
         if let Some(datagram) = self.sender.push(block) {
@@ -197,6 +199,7 @@ impl Sending {
             delay: self.delay(),
             ladder: self.ladder.facts(now),
             device_slips: self.capture.overruns(),
+            callbacks: CallbackFigures::of(&self.capture.callback_times()),
         });
     }
 

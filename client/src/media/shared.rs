@@ -5,6 +5,7 @@
 use super::controls::Controls;
 use super::ladder::LadderFacts;
 use super::tape::Tape;
+use crate::events::CallbackFigures;
 use ahoy_apm::ApmFacts;
 use ahoy_audio::Playback;
 use ahoy_protocol::media::{REPORT_INTERVAL_MS, ReceiverReport};
@@ -32,6 +33,8 @@ pub(super) struct SendFacts {
     pub(super) ladder: LadderFacts,
     /// Samples of the microphone that nobody took in time.
     pub(super) device_slips: u64,
+    /// How long its callbacks took.
+    pub(super) callbacks: CallbackFigures,
 }
 
 impl Default for SendFacts {
@@ -45,6 +48,7 @@ impl Default for SendFacts {
             delay: Duration::ZERO,
             ladder: LadderFacts::default(),
             device_slips: 0,
+            callbacks: CallbackFigures::default(),
         }
     }
 }
@@ -160,9 +164,9 @@ impl Shared {
     }
 
     /// To the tape, if there is one.
-    pub(super) fn hear(&self, block: &Block) {
+    pub(super) fn hear(&self, sound: &[f32]) {
         if let Some(tape) = &self.tape {
-            lock(tape).hear(block);
+            lock(tape).hear(sound);
         }
     }
 

@@ -25,22 +25,22 @@ enum Phase {
 #[derive(Debug)]
 pub(super) struct Tape {
     phase: Phase,
-    recorded: Vec<Block>,
+    recorded: Vec<f32>,
 }
 
 impl Tape {
     /// An empty one: it begins with a beep, which says that it listens.
     pub(super) fn new() -> Self {
-        Self { phase: Phase::BeepThenRecord(0), recorded: Vec::with_capacity(RECORDED) }
+        Self { phase: Phase::BeepThenRecord(0), recorded: Vec::with_capacity(RECORDED * BLOCK_SAMPLES) }
     }
 
     /// Takes what the caller says.
-    pub(super) fn hear(&mut self, block: &Block) {
+    pub(super) fn hear(&mut self, sound: &[f32]) {
         if self.phase != Phase::Recording {
             return;
         }
-        self.recorded.push(*block);
-        if self.recorded.len() >= RECORDED {
+        self.recorded.extend_from_slice(sound);
+        if self.recorded.len() >= RECORDED * BLOCK_SAMPLES {
             self.phase = Phase::BeepThenPlay(0);
         }
     }
@@ -58,11 +58,12 @@ impl Tape {
                 }
             }
             Phase::Playing(played) => {
-                if let Some(recorded) = self.recorded.get(*played) {
+                let recorded = self.recorded.as_chunks().0;
+                if let Some(recorded) = recorded.get(*played) {
                     *block = *recorded;
                 }
                 *played += 1;
-                if *played >= self.recorded.len() {
+                if *played >= recorded.len() {
                     self.recorded.clear();
                     self.phase = Phase::BeepThenRecord(0);
                 }
@@ -112,7 +113,7 @@ mod tests {
             let level = 0.1 * round as f32;
             for _ in 0..RECORDED {
                 tape.hear(&[level; BLOCK_SAMPLES]);
-                assert!(round > 0 && tape.recorded.len() <= RECORDED);
+                assert!(tape.recorded.len() <= RECORDED * BLOCK_SAMPLES);
             }
             let beep = said(&mut tape, between);
             assert!(is_silent(&beep[..PAUSE]) && !is_silent(&beep[PAUSE..PAUSE + BEEP]) && is_silent(&beep[PAUSE + BEEP..]));

@@ -4,7 +4,7 @@ use super::Relays;
 use ahoy_protocol::ids::LegKey;
 use ahoy_protocol::relay::{ALPN, Join, LegEvent};
 use ahoy_protocol::{CallId, DeviceKey, NodeKey};
-use ahoy_transport::{Connection, Reached, SendStream, TransportError, receive, send};
+use ahoy_transport::{Connection, NodePlace, Reached, SendStream, TransportError, receive, send};
 use std::net::SocketAddr;
 use std::time::Duration;
 use thiserror::Error;
@@ -18,6 +18,8 @@ const JOIN_TIME: Duration = Duration::from_secs(3);
 const JOIN_TIME_OF_KNOWN: Duration = Duration::from_secs(1);
 /// Round trips that a handshake and joining may take: two, and two that are lost.
 const JOIN_ROUND_TRIPS: u32 = 4;
+/// How long a relay that is reached through a tunnel has to answer a question over UDP, which is repeated in that time.
+const ANSWER_TIME: Duration = Duration::from_secs(1);
 /// Events of a leg that wait: it has one or two in its life.
 const LEG_EVENTS_MAX: usize = 8;
 
@@ -105,6 +107,29 @@ impl Relays {
         let limit = JOIN_TIME_OF_KNOWN + tunnel.rtt() * JOIN_ROUND_TRIPS;
         let joining = timeout(limit, self.join_over(tunnel, call, peer));
         joining.await.unwrap_or(Err(LegError::Transport(TransportError::TimedOut { what: "a relay" }))).map(Some)
+    }
+
+    /// Asks a relay at which there is a leg through a tunnel whether it answers over UDP again; where it does, joins again over that. The leg
+    /// through the tunnel is to be held until then. `None`: it does not.
+    ///
+    /// # Errors
+    /// See [`LegError`]; then the relay answers over UDP and takes nobody, for now.
+    pub async fn rejoin_over_udp(&self, node: &NodeKey, call: CallId, peer: DeviceKey) -> Result<Option<Leg>, LegError> {
+        let place = self.place(node).ok_or(LegError::Unknown)?;
+        for address in place.udp {
+            if self.endpoint.observe(address, ANSWER_TIME).await.is_none() {
+                continue;
+            }
+            let joining = async {
+                let connection = self.endpoint.connect_node(&NodePlace::udp(&[address]), node, ALPN).await?;
+                let leg = self.join_over(connection.clone(), call, peer).await?;
+                self.keep_connection(node, &connection);
+                Ok(leg)
+            };
+            let joined = timeout(JOIN_TIME, joining).await;
+            return joined.unwrap_or(Err(LegError::Transport(TransportError::TimedOut { what: "a relay" }))).map(Some);
+        }
+        Ok(None)
     }
 
     async fn try_join(&self, node: &NodeKey, call: CallId, peer: DeviceKey, limit: Duration) -> Result<Leg, LegError> {

@@ -1,22 +1,19 @@
-//! The echo canceller: WebRTC's AEC3 between a three-band filter bank, with a change of cancellers that does not click.
+//! The echo canceller: WebRTC's AEC3 in a three-band filter bank, with a change of cancellers that does not click.
 //!
 //! AEC3 aligns the loudspeaker's signal with the microphone's, subtracts a linear estimate of the echo, and suppresses what is left
 //! in the spectrum. It works on the band under 8 kHz; the two bands above get one gain each.
 
 use crate::apm::{S16_SCALE, crossfade};
-use crate::reframe::{BAND_SAMPLES, BANDS, Bands, Cutter, Joiner, REFRAMING_DELAY};
+use crate::filter_bank::{Analysis, BAND_SAMPLES, BANDS, Bands, FILTER_BANK_DELAY, Synthesis};
+use crate::reframe::{Cutter, Joiner, REFRAMING_DELAY};
 use crate::{Block, SAMPLE_RATE};
-use sonora::three_band_filter_bank::ThreeBandFilterBank;
 use sonora_aec3::block::Block as Piece;
 use sonora_aec3::block_processor::BlockProcessor;
 use sonora_aec3::common::BLOCK_SIZE;
 use sonora_aec3::config::{EchoCanceller3Config, TransparentModeType};
 
-/// Samples by which splitting into bands and merging them delays, measured with an impulse.
-const BANK_DELAY: usize = 46;
-
 /// Samples by which the canceller delays: the filter bank, the reframing, and the overlap of the suppressor's windows.
-pub(crate) const ECHO_DELAY: usize = BANK_DELAY + (REFRAMING_DELAY + BLOCK_SIZE) * BANDS;
+pub(crate) const ECHO_DELAY: usize = FILTER_BANK_DELAY + (REFRAMING_DELAY + BLOCK_SIZE) * BANDS;
 
 /// The level, in the scale of 16-bit samples, from which the microphone is taken to clip.
 const CLIPPING: f32 = 32_700.0;
@@ -27,23 +24,24 @@ struct Canceller {
     render: Side,
     capture: Side,
     joiner: Joiner,
+    synthesis: Synthesis,
     piece: Piece,
     bands: Bands,
 }
 
 /// A signal on its way into pieces.
 struct Side {
-    bank: ThreeBandFilterBank,
+    analysis: Analysis,
     cutter: Cutter,
 }
 
 impl Side {
     fn new() -> Self {
-        Self { bank: ThreeBandFilterBank::new(), cutter: Cutter::new() }
+        Self { analysis: Analysis::new(), cutter: Cutter::new() }
     }
 
     fn push(&mut self, scaled: &Block, bands: &mut Bands) {
-        self.bank.analysis(scaled, bands);
+        self.analysis.split(scaled, bands);
         self.cutter.push(bands);
     }
 }
@@ -56,6 +54,7 @@ impl Canceller {
             render: Side::new(),
             capture: Side::new(),
             joiner: Joiner::new(),
+            synthesis: Synthesis::new(),
             piece: Piece::new(BANDS, 1),
             bands: [[0.0; BAND_SAMPLES]; BANDS],
         };
@@ -80,7 +79,7 @@ impl Canceller {
             self.joiner.push(&self.piece);
         }
         self.joiner.pop(&mut self.bands);
-        self.capture.bank.synthesis(&self.bands, scaled);
+        self.synthesis.merge(&self.bands, scaled);
     }
 }
 
@@ -90,6 +89,12 @@ fn config() -> EchoCanceller3Config {
     let mut config = EchoCanceller3Config::default();
     // Finds a headset in seconds; the older mode keeps suppressing for half a minute.
     config.echo_removal_control.transparent_mode = TransparentModeType::Hmm;
+    // The delay is sought at an eighth of the band's rate, from 1 to 2 kHz, where speech is strong: to half a millisecond, which the filter's
+    // headroom covers, in a quarter of the time that a fourth of the rate takes, and less misled by a clock's drift.
+    config.delay.down_sampling_factor = 8;
+    // Two candidates of a kind are a delay, while none is known. It begins to cancel sooner, and with a headset, where there is no right
+    // delay, it learns in a second and not in four that there is nothing to suppress.
+    config.delay.delay_selection_thresholds.initial = 2;
     // Half a piece more room in front of the direct sound: the estimate of the delay is off by that much at first.
     config.delay.delay_headroom_samples = 64;
     // The echo's tail loses a tenth of its power in 4 ms, which is a room of half a second; while the near end talks, less is assumed.

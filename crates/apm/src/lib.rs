@@ -5,13 +5,14 @@
 //! heard, which it changes in place. It has no devices, no clock and no threads; every constant of time counts blocks.
 //!
 //! The adaptive parts are those of WebRTC, in `sonora`'s port; this crate is the only one that names it. They are put
-//! together anew here because of the delay: WebRTC's own chain adds 15 ms to what is said, this one under 8 ms with the echo
+//! together anew here because of the delay: WebRTC's own chain adds 15 ms to what is said, this one under 7 ms with the echo
 //! canceller and nothing without it ([`Apm::delay`]).
 
 mod apm;
 mod delay_watch;
 mod echo;
 mod erle;
+mod filter_bank;
 mod gain;
 mod guard;
 mod high_pass;

@@ -2,14 +2,21 @@
 //!
 //! For each frequency it follows the power of the noise (by the probability that speech is present: Gerkmann and Hendriks, 2012), estimates
 //! how much speech there is above it (decision-directed: Ephraim and Malah, 1984), and takes the Wiener gain, mixed with a floor where there is
-//! no speech. A [`MinimumPhaseFilter`] applies the gains.
+//! no speech. A [`MinimumPhaseFilter`] applies the gains. Noise that nobody hears is left alone: taking it away could only harm the speech.
 
 use crate::apm::{NoiseLevel, crossfade};
-use crate::minimum_phase::{FREQUENCIES, MinimumPhaseFilter, POINTS};
+use crate::level::power_to_dbfs;
+use crate::minimum_phase::{GAINS, MinimumPhaseFilter};
 use crate::{BLOCK_SAMPLES, Block};
 use realfft::num_complex::Complex;
 use realfft::{RealFftPlanner, RealToComplex};
 use std::sync::Arc;
+
+/// Points of the analysis: 20 ms, 50 Hz between frequencies.
+const POINTS: usize = 2 * BLOCK_SAMPLES;
+
+/// Frequencies from 0 to 24 kHz.
+const FREQUENCIES: usize = POINTS / 2 + 1;
 
 /// Samples at the end of the analysis window over which it falls. Most of the window's weight is on what is about to be
 /// filtered: with an even window the beginning of a word would meet the gains of the silence before it.
@@ -30,6 +37,15 @@ const RATIO_MEMORY: f32 = 0.95;
 /// The power under which nothing is noise: digital silence, -110 dBFS in a bin.
 const POWER_MIN: f32 = 1e-9;
 
+/// Noise of this level is a quiet room at a good microphone, and suppressed in full.
+const AUDIBLE_DBFS: f32 = -65.0;
+
+/// Noise of this level is left alone; in between it is suppressed in part.
+const INAUDIBLE_DBFS: f32 = -80.0;
+
+/// The weight of the past in the level of the noise, a block: a second.
+const LEVEL_MEMORY: f32 = 0.99;
+
 /// The state per frequency.
 struct Suppressor {
     transform: Arc<dyn RealToComplex<f32>>,
@@ -43,6 +59,9 @@ struct Suppressor {
     /// The power of what was taken for speech in the block before.
     speech: [f32; FREQUENCIES],
     gains: [f32; FREQUENCIES],
+    /// What a power of 1 at every frequency is as a mean square of samples.
+    mean_square: f32,
+    noise_power: f32,
     has_started: bool,
     floor: f32,
     filter: MinimumPhaseFilter,
@@ -62,6 +81,8 @@ impl Suppressor {
             probability: [0.5; FREQUENCIES],
             speech: [0.0; FREQUENCIES],
             gains: [1.0; FREQUENCIES],
+            mean_square: 2.0 / (POINTS as f32 * window().iter().map(|weight| weight * weight).sum::<f32>()),
+            noise_power: 0.0,
             has_started: false,
             floor,
             filter: MinimumPhaseFilter::new(),
@@ -77,7 +98,7 @@ impl Suppressor {
         let done = self.transform.process_with_scratch(&mut self.windowed, &mut self.spectrum, &mut self.scratch);
         done.expect("the buffers were made for this transform");
         self.update_gains();
-        self.filter.set_gains(&self.gains);
+        self.filter.set_log_gains(&self.smoothed());
         self.filter.process(block);
     }
 
@@ -88,6 +109,7 @@ impl Suppressor {
             for (noise, bin) in self.noise.iter_mut().zip(&self.spectrum) {
                 *noise = bin.norm_sqr().max(POWER_MIN);
             }
+            self.noise_power = self.noise.iter().sum();
         }
         for k in 0..FREQUENCIES {
             let power = self.spectrum[k].norm_sqr();
@@ -98,7 +120,19 @@ impl Suppressor {
             self.speech[k] = wiener * wiener * power;
             self.gains[k] = (is_speech * wiener.ln() + (1.0 - is_speech) * floor_log).exp();
         }
-        self.smooth();
+        self.noise_power = LEVEL_MEMORY * self.noise_power + (1.0 - LEVEL_MEMORY) * self.noise.iter().sum::<f32>();
+    }
+
+    /// The logarithms of the gains to filter with: of the mean of neighbours, since single frequencies that stick out are heard as tones,
+    /// as far as there is noise that is heard.
+    fn smoothed(&self) -> [f32; GAINS] {
+        let noise_dbfs = power_to_dbfs(self.noise_power * self.mean_square);
+        let share = ((noise_dbfs - INAUDIBLE_DBFS) / (AUDIBLE_DBFS - INAUDIBLE_DBFS)).clamp(0.0, 1.0);
+        if share == 0.0 {
+            return [0.0; GAINS];
+        }
+        let at = |k: usize| self.gains[k.min(FREQUENCIES - 1)];
+        std::array::from_fn(|i| share * (0.25 * at((2 * i).saturating_sub(1)) + 0.5 * at(2 * i) + 0.25 * at(2 * i + 1)).ln())
     }
 
     /// Follows the noise at one frequency, and returns the probability that there is speech.
@@ -113,16 +147,6 @@ impl Suppressor {
         let noise = is_speech * self.noise[k] + (1.0 - is_speech) * power;
         self.noise[k] = (NOISE_MEMORY * self.noise[k] + (1.0 - NOISE_MEMORY) * noise).max(POWER_MIN);
         is_speech
-    }
-
-    /// Takes the mean of neighbours: single frequencies that stick out are heard as tones.
-    fn smooth(&mut self) {
-        let mut before = self.gains[0];
-        for k in 0..FREQUENCIES - 1 {
-            let here = self.gains[k];
-            self.gains[k] = 0.25 * before + 0.5 * here + 0.25 * self.gains[k + 1];
-            before = here;
-        }
     }
 }
 

@@ -3,18 +3,9 @@
 //! 160 is two and a half times 64, so every other block leaves half a piece over. Half a piece of silence in front of the output
 //! (2 ms) makes that up, which is the least that does: WebRTC cuts blocks of 10 ms in two first and needs a whole piece.
 
-use crate::BLOCK_SAMPLES;
+use crate::filter_bank::{BAND_SAMPLES, BANDS, Bands};
 use sonora_aec3::block::Block as Piece;
 use sonora_aec3::common::BLOCK_SIZE;
-
-/// Bands of 8 kHz.
-pub(crate) const BANDS: usize = 3;
-
-/// Samples of a block in one band.
-pub(crate) const BAND_SAMPLES: usize = BLOCK_SAMPLES / BANDS;
-
-/// A block in three bands.
-pub(crate) type Bands = [[f32; BAND_SAMPLES]; BANDS];
 
 /// Samples of a band by which [`Joiner`] delays.
 pub(crate) const REFRAMING_DELAY: usize = BLOCK_SIZE / 2;

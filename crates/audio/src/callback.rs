@@ -194,6 +194,9 @@ impl PlaybackCallback {
 
     /// The device was silent for this many frames, or will be, whatever there is to play.
     pub(crate) fn skip(&mut self, frames: usize) {
+        if frames == 0 {
+            return;
+        }
         without_allocation(|| {
             for _ in 0..frames {
                 let _ = self.reference.push(0.0);
@@ -311,6 +314,21 @@ mod tests {
         assert_eq!((end.gauge.slipped(), end.gauge.frames()), (0, 100));
         assert_eq!(reference(&mut end), [0.0; 100]);
         assert_eq!(end.ring.buffer().capacity() - end.ring.slots(), 1, "what waits goes on waiting");
+    }
+
+    #[test]
+    fn sound_that_goes_on_neither_swells_nor_fades_from_one_call_to_the_next() {
+        let (mut callback, mut end) = playback(48_000, 1);
+        for _ in 0..1_200 {
+            end.ring.push(0.5).unwrap();
+        }
+        let mut played = vec![0.0; 1_200];
+        for period in played.chunks_mut(120) {
+            // A server says with each request for how long its device was dry, which is as a rule not at all.
+            callback.skip(0);
+            callback.run(period, Duration::ZERO);
+        }
+        assert!(played[120..].iter().all(|sample| *sample == 0.5));
     }
 
     #[test]

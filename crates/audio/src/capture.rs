@@ -6,11 +6,20 @@ use crate::callback::CaptureEnd;
 use crate::convert::Converter;
 use crate::device::Wanted;
 use crate::fade::FadeIn;
+use crate::gauge::Gauge;
 use crate::link::Link;
 use crate::pace::{self, STALL};
+use crate::tally::Tally;
 use crate::timing::CallbackTimes;
 use crate::virtual_device::{VirtualEnd, VirtualMicrophone};
 use crate::{BLOCK_SAMPLES, Block, BlockClock, DeviceState, SAMPLE_RATE};
+
+/// A device that was just opened hands over at once what it had recorded before anybody asked, and stumbles until the system has
+/// settled: for so long …
+const SETTLING: Duration = Duration::from_millis(250);
+
+/// … what it gave longer ago than this is dropped. Sent all at once, it would look like a network that trembles.
+const BACKLOG_MAX: Duration = Duration::from_millis(20);
 
 /// Gives blocks at the pace of 10 ms: as a device records them, or by the clock.
 #[derive(Debug)]
@@ -30,15 +39,15 @@ enum Source {
 struct Microphone {
     link: Link<CaptureEnd>,
     open: Option<Open>,
-    /// When it last gave a block.
+    /// When it last gave a block, or when it was asked for the first.
     heard: Instant,
+    /// Whether any block came of it so far.
+    has_begun: bool,
     /// When the device gave the last sample of the block that was read last.
     recorded_until: Instant,
     scratch: Vec<f32>,
     fade: FadeIn,
-    /// Of devices that were open before.
-    times_before: CallbackTimes,
-    overruns_before: u64,
+    tally: Tally,
     /// What runs it, if it is virtual.
     virtual_end: Option<VirtualEnd>,
 }
@@ -49,6 +58,8 @@ struct Open {
     converter: Converter,
     /// Frames that were taken from the ring.
     taken: u64,
+    /// When the first of them were.
+    began: Option<Instant>,
 }
 
 impl Capture {
@@ -76,11 +87,11 @@ impl Capture {
             link,
             open: None,
             heard: now,
+            has_begun: false,
             recorded_until: now,
             scratch: Vec::new(),
             fade: FadeIn::default(),
-            times_before: CallbackTimes::default(),
-            overruns_before: 0,
+            tally: Tally::default(),
             virtual_end,
         };
         Self { source: Source::Device(Box::new(microphone)), clock: BlockClock::new(now) }
@@ -186,7 +197,7 @@ impl Capture {
     #[must_use]
     pub fn overruns(&self) -> u64 {
         match &self.source {
-            Source::Device(microphone) => microphone.overruns_before + microphone.open.as_ref().map_or(0, |open| open.end.gauge.slipped()),
+            Source::Device(microphone) => microphone.tally.slipped(microphone.gauge()),
             Source::File { .. } | Source::Silence => 0,
         }
     }
@@ -195,7 +206,7 @@ impl Capture {
     #[must_use]
     pub fn callback_times(&self) -> CallbackTimes {
         match &self.source {
-            Source::Device(microphone) => microphone.callback_times(),
+            Source::Device(microphone) => microphone.tally.times(microphone.gauge()),
             Source::File { .. } | Source::Silence => CallbackTimes::default(),
         }
     }
@@ -217,15 +228,23 @@ impl Microphone {
     fn read(&mut self, now: Instant, block: &mut Block, clock: &mut BlockClock) -> bool {
         self.take_end();
         if let Some(open) = &mut self.open {
-            open.take(&mut self.scratch);
+            open.take(now, &mut self.scratch);
             if open.converter.pop(block) {
+                self.has_begun = true;
                 (self.heard, self.recorded_until) = (now, open.recorded_until(now));
                 *clock = BlockClock::new(now);
                 self.fade.apply(block);
                 return true;
             }
         }
-        if self.is_giving(now) || !clock.is_due(now) {
+        if self.is_giving(now) {
+            return false;
+        }
+        if !std::mem::replace(&mut self.has_begun, true) {
+            // Nobody waits for the silence of the time before.
+            *clock = BlockClock::new(now);
+        }
+        if !clock.is_due(now) {
             return false;
         }
         block.fill(0.0);
@@ -236,28 +255,28 @@ impl Microphone {
 
     fn take_end(&mut self) {
         let Some(end) = self.link.take_end() else { return };
-        self.times_before = self.callback_times();
-        self.overruns_before += self.open.take().map_or(0, |open| open.end.gauge.slipped());
-        self.open = Converter::new(end.gauge.rate, SAMPLE_RATE).ok().map(|converter| Open { end, converter, taken: 0 });
+        if let Some(open) = self.open.take() {
+            self.tally.close(&open.end.gauge);
+        }
+        self.open = Converter::new(end.gauge.rate, SAMPLE_RATE).ok().map(|converter| Open { end, converter, taken: 0, began: None });
         self.fade.begin();
     }
 
-    fn callback_times(&self) -> CallbackTimes {
-        let mut times = self.times_before.clone();
-        if let Some(open) = &self.open {
-            times.add(&open.end.gauge.times());
-        }
-        times
+    fn gauge(&self) -> Option<&Gauge> {
+        self.open.as_ref().map(|open| &*open.end.gauge)
     }
 }
 
 impl Open {
-    fn take(&mut self, scratch: &mut Vec<f32>) {
+    fn take(&mut self, now: Instant, scratch: &mut Vec<f32>) {
         scratch.resize(self.end.ring.slots(), 0.0);
-        if self.end.ring.pop_entire_slice(scratch).is_ok() {
-            self.taken += scratch.len() as u64;
-            self.converter.push(scratch);
+        if scratch.is_empty() || self.end.ring.pop_entire_slice(scratch).is_err() {
+            return;
         }
+        self.taken += scratch.len() as u64;
+        let is_settling = now.saturating_duration_since(*self.began.get_or_insert(now)) < SETTLING;
+        let kept = if is_settling { (BACKLOG_MAX.as_secs_f64() * f64::from(self.end.gauge.rate)) as usize } else { usize::MAX };
+        self.converter.push(&scratch[scratch.len().saturating_sub(kept)..]);
     }
 
     /// Frames that the device must have given before there is a block.
@@ -272,5 +291,43 @@ impl Open {
         let waiting = self.converter.waiting() as u64 * u64::from(self.end.gauge.rate) / u64::from(SAMPLE_RATE);
         let frame = (self.taken + self.end.gauge.slipped()).saturating_sub(waiting);
         self.end.gauge.time_of(frame).map_or(now, |at| at.min(now))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::callback::{CaptureCallback, capture};
+
+    fn opened(now: Instant) -> (CaptureCallback, Capture) {
+        let (callback, end) = capture(SAMPLE_RATE, 1);
+        (callback, Capture::microphone(now, Link::to_virtual(end), None))
+    }
+
+    fn blocks(capture: &mut Capture, now: Instant) -> usize {
+        std::iter::from_fn(|| capture.read(now, &mut [0.0; BLOCK_SAMPLES]).then_some(())).count()
+    }
+
+    #[test]
+    fn the_silence_of_a_device_that_is_being_opened_comes_block_by_block() {
+        let now = Instant::now();
+        let (_callback, mut capture) = opened(now);
+        assert_eq!(blocks(&mut capture, now + STALL / 2), 0, "it may begin at any moment");
+        let counts = [0, 9, 10, 20].map(|ms| blocks(&mut capture, now + STALL + Duration::from_millis(ms)));
+        assert_eq!(counts, [1, 0, 1, 1]);
+    }
+
+    #[test]
+    fn what_a_device_had_recorded_before_it_was_opened_is_dropped_and_nothing_later() {
+        let now = Instant::now();
+        let (mut callback, mut capture) = opened(now);
+        callback.run(&[0.5_f32; 18 * BLOCK_SAMPLES], Duration::ZERO);
+        assert_eq!(blocks(&mut capture, now), 2);
+        for later in 1..100 {
+            callback.run(&[0.5_f32; BLOCK_SAMPLES], Duration::ZERO);
+            assert_eq!(blocks(&mut capture, now + Duration::from_millis(10) * later), 1);
+        }
+        callback.run(&[0.5_f32; 10 * BLOCK_SAMPLES], Duration::ZERO);
+        assert_eq!(blocks(&mut capture, now + Duration::from_secs(2)), 10, "a thread that was late loses nothing");
     }
 }

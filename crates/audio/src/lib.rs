@@ -8,7 +8,7 @@
 //! moves it between the device's memory and a ring, without locks, and the block's side takes it from there or puts it
 //! there. Virtual devices run those very callbacks on a clock, so that what they show holds for real ones.
 //!
-//! This crate knows nothing of the network, and is the only one that names cpal, pulseaudio, hound and rubato.
+//! This crate knows nothing of the network, and is the only one that names cpal, alsa, pulseaudio, hound and rubato.
 
 mod backend;
 mod callback;
@@ -27,6 +27,7 @@ mod reference;
 mod ringer;
 mod sound_check;
 mod state;
+mod tally;
 mod timing;
 mod virtual_device;
 pub mod wav;

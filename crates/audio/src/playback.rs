@@ -1,4 +1,4 @@
-//! Where blocks go: a loudspeaker, a file, or nowhere.
+//! Where sound goes: a loudspeaker, a file, or nowhere.
 
 use std::time::{Duration, Instant};
 
@@ -6,14 +6,20 @@ use crate::callback::PlaybackEnd;
 use crate::convert::Converter;
 use crate::cushion::Cushion;
 use crate::device::Wanted;
+use crate::gauge::Gauge;
 use crate::link::Link;
 use crate::pace::{self, STALL};
 use crate::reference::Reference;
+use crate::tally::Tally;
 use crate::timing::CallbackTimes;
 use crate::virtual_device::{VirtualEnd, VirtualSpeaker};
-use crate::{Block, BlockClock, DeviceState, SAMPLE_RATE, WavError, WavWriter};
+use crate::{BLOCK_SAMPLES, Block, BlockClock, DeviceState, SAMPLE_RATE, WavError, WavWriter};
 
-/// Takes blocks at the pace of 10 ms: as a device plays them, or by the clock.
+/// What a running device is given at once: 5 ms. With whole blocks their second half would be decided on 5 ms before it has to
+/// be, and what comes meanwhile would come too late for it.
+const SLICE_SAMPLES: usize = BLOCK_SAMPLES / 2;
+
+/// Takes sound at the pace of 48 samples a millisecond: as a device plays it, or by the clock.
 #[derive(Debug)]
 pub struct Playback {
     sink: Sink,
@@ -40,9 +46,7 @@ struct Loudspeaker {
     /// Frames that should wait for it.
     target: usize,
     reference: Reference,
-    /// Of devices that were open before.
-    times_before: CallbackTimes,
-    underruns_before: u64,
+    tally: Tally,
     /// Runs it, if it is virtual.
     _virtual_end: Option<VirtualEnd>,
 }
@@ -90,8 +94,7 @@ impl Playback {
             cushion: Cushion::new(now),
             target: 0,
             reference: Reference::new(now),
-            times_before: CallbackTimes::default(),
-            underruns_before: 0,
+            tally: Tally::default(),
             _virtual_end: virtual_end,
         };
         Self { sink: Sink::Device(Box::new(loudspeaker)), clock: BlockClock::new(now) }
@@ -116,20 +119,25 @@ impl Playback {
         }
     }
 
-    /// Whether a block is wanted at `now`, which is then to be given to [`Playback::write`]. To be called until it says
-    /// no, at least every time [`Playback::next_wake`] says.
-    pub fn wants(&mut self, now: Instant) -> bool {
+    /// How many samples are wanted at `now`, which are then to be given to [`Playback::write`]: none, half a block, or a block
+    /// by the clock. To be called until it says none, at least every time [`Playback::next_wake`] says.
+    pub fn wanted(&mut self, now: Instant) -> usize {
         match &mut self.sink {
-            Sink::Device(loudspeaker) => loudspeaker.wants(now, &mut self.clock),
-            Sink::File(_) | Sink::Nowhere => self.clock.is_due(now),
+            Sink::Device(loudspeaker) => loudspeaker.wanted(now, &mut self.clock),
+            Sink::File(_) | Sink::Nowhere => wanted_by(&mut self.clock, now),
         }
     }
 
-    /// Takes the block that was wanted. Never waits.
-    pub fn write(&mut self, block: &Block) {
+    /// Whether anything is wanted at `now`, for who gives whole blocks: a device then has more waiting than it needs.
+    pub fn wants(&mut self, now: Instant) -> bool {
+        self.wanted(now) > 0
+    }
+
+    /// Takes what was wanted. Never waits.
+    pub fn write(&mut self, sound: &[f32]) {
         match &mut self.sink {
-            Sink::Device(loudspeaker) => loudspeaker.write(block),
-            Sink::File(recording) => recording.write(block),
+            Sink::Device(loudspeaker) => loudspeaker.write(sound),
+            Sink::File(recording) => recording.write(sound),
             Sink::Nowhere => {}
         }
     }
@@ -206,9 +214,7 @@ impl Playback {
     #[must_use]
     pub fn underruns(&self) -> u64 {
         match &self.sink {
-            Sink::Device(loudspeaker) => {
-                loudspeaker.underruns_before + loudspeaker.open.as_ref().map_or(0, |open| open.end.gauge.slipped())
-            }
+            Sink::Device(loudspeaker) => loudspeaker.tally.slipped(loudspeaker.gauge()),
             Sink::File(_) | Sink::Nowhere => 0,
         }
     }
@@ -217,7 +223,7 @@ impl Playback {
     #[must_use]
     pub fn callback_times(&self) -> CallbackTimes {
         match &self.sink {
-            Sink::Device(loudspeaker) => loudspeaker.callback_times(),
+            Sink::Device(loudspeaker) => loudspeaker.tally.times(loudspeaker.gauge()),
             Sink::File(_) | Sink::Nowhere => CallbackTimes::default(),
         }
     }
@@ -234,10 +240,15 @@ impl Playback {
     }
 }
 
+/// A block, when it is due.
+fn wanted_by(clock: &mut BlockClock, now: Instant) -> usize {
+    if clock.is_due(now) { BLOCK_SAMPLES } else { 0 }
+}
+
 impl Recording {
-    fn write(&mut self, block: &Block) {
+    fn write(&mut self, sound: &[f32]) {
         let Some(writer) = &mut self.writer else { return };
-        if let Err(error) = writer.write(block) {
+        if let Err(error) = writer.write(sound) {
             // The call goes on; the error is shown in the state, and returned at the end.
             self.error = Some(error);
             self.writer = None;
@@ -254,7 +265,7 @@ impl Recording {
 }
 
 impl Loudspeaker {
-    fn wants(&mut self, now: Instant, clock: &mut BlockClock) -> bool {
+    fn wanted(&mut self, now: Instant, clock: &mut BlockClock) -> usize {
         self.take_end(now);
         if let Some(open) = &mut self.open {
             self.reference.drain(&mut open.end);
@@ -266,29 +277,30 @@ impl Loudspeaker {
             if self.is_taking {
                 *clock = BlockClock::new(now);
                 self.target = self.cushion.target(now, &open.end.gauge);
-                return open.waiting() < self.target;
+                return if open.waiting() < self.target { SLICE_SAMPLES } else { 0 };
             }
         }
-        let is_due = clock.is_due(now);
-        if is_due {
+        let wanted = wanted_by(clock, now);
+        if wanted > 0 {
             self.reference.push_silence(now);
         }
-        is_due
+        wanted
     }
 
     fn take_end(&mut self, now: Instant) {
         let Some(end) = self.link.take_end() else { return };
-        self.times_before = self.callback_times();
-        self.underruns_before += self.open.take().map_or(0, |open| open.end.gauge.slipped());
+        if let Some(open) = self.open.take() {
+            self.tally.close(&open.end.gauge);
+        }
         self.reference.restart(end.gauge.rate);
         self.cushion.restart(now);
         (self.taken, self.took) = (0, now);
         self.open = Converter::new(SAMPLE_RATE, end.gauge.rate).ok().map(|converter| Open { end, converter });
     }
 
-    fn write(&mut self, block: &Block) {
+    fn write(&mut self, sound: &[f32]) {
         if let Some(open) = self.open.as_mut().filter(|_| self.is_taking) {
-            open.write(block);
+            open.write(sound);
         }
     }
 
@@ -299,18 +311,14 @@ impl Loudspeaker {
         self.reference.pop(until, block)
     }
 
-    fn callback_times(&self) -> CallbackTimes {
-        let mut times = self.times_before.clone();
-        if let Some(open) = &self.open {
-            times.add(&open.end.gauge.times());
-        }
-        times
+    fn gauge(&self) -> Option<&Gauge> {
+        self.open.as_ref().map(|open| &*open.end.gauge)
     }
 }
 
 impl Open {
-    fn write(&mut self, block: &Block) {
-        self.converter.push(block);
+    fn write(&mut self, sound: &[f32]) {
+        self.converter.push(sound);
         while let Some(sample) = self.converter.pop_sample() {
             // There is no room only when the device takes nothing.
             let _ = self.end.ring.push(sample);

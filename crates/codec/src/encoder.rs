@@ -74,6 +74,8 @@ pub enum FrameLength {
     Ms40,
     /// 60 ms.
     Ms60,
+    /// 120 ms.
+    Ms120,
 }
 
 impl FrameLength {
@@ -85,6 +87,7 @@ impl FrameLength {
             Self::Ms20 => 2,
             Self::Ms40 => 4,
             Self::Ms60 => 6,
+            Self::Ms120 => 12,
         };
         blocks * BLOCK_SAMPLES
     }

@@ -29,7 +29,7 @@ fn decibels(of: f32, against: f32) -> f32 {
 #[test]
 fn speech_keeps_its_energy_at_every_frame_length_and_application() {
     for application in [Application::Voip, Application::LowDelay] {
-        for frame_length in [FrameLength::Ms10, FrameLength::Ms20, FrameLength::Ms40, FrameLength::Ms60] {
+        for frame_length in [FrameLength::Ms10, FrameLength::Ms20, FrameLength::Ms40, FrameLength::Ms60, FrameLength::Ms120] {
             let settings = EncoderSettings { application, frame_length, bitrate: 32_000, ..EncoderSettings::default() };
             let (mut encoder, mut decoder) = (Encoder::new(settings).unwrap(), Decoder::new().unwrap());
             let samples = frame_length.samples();

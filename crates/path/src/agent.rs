@@ -19,6 +19,7 @@ use crate::route::{LegId, ROUTE_WAYS_MAX, Route, SocketId, Way};
 use crate::score::Place;
 use crate::silence::Silence;
 use crate::state::State;
+use crate::thrift::Thrift;
 use crate::types::{AgentConfig, AgentStats, Dropped, Event, Selected, Transmit};
 use crate::watchdog::Watchdog;
 use ahoy_protocol::datagram::{Ping, Pong};
@@ -31,6 +32,9 @@ use std::time::{Duration, Instant};
 const STEPS_MAX: usize = 4;
 /// How long an address that was learned waits for its first PING where too many were.
 const LEARNED_PAUSE: Duration = Duration::from_millis(500);
+/// How much more than the legs a path may lose that died and is to be trusted again: less than chance makes of few probes, and copies of
+/// voice repair it.
+const LOSS_TOLERANCE: f64 = 0.2;
 /// How long a search for an address lasts before being told it again starts it over.
 const SEARCH_AGAIN: Duration = Duration::from_secs(1);
 
@@ -48,6 +52,7 @@ pub struct PathAgent {
     legs: Legs,
     watchdog: Watchdog,
     silence: Silence,
+    thrift: Thrift,
     state: State,
     is_probing: bool,
     stranger_probes: Budget,
@@ -90,6 +95,7 @@ impl PathAgent {
             legs: Legs::default(),
             watchdog: Watchdog::default(),
             silence: Silence::default(),
+            thrift: Thrift::new(now),
             state: State::Relayed,
             is_probing: false,
             stranger_probes: Budget::new(now, Rate::STRANGERS),
@@ -172,6 +178,13 @@ impl PathAgent {
             Answered::Ping(sent) => (sent.at, sent.is_late),
             Answered::Guess(at) => (at, false),
         };
+        let usual = match way {
+            Way::Leg(leg) => self.legs.rtt(leg),
+            Way::Direct { socket, remote } => self.paths.get(Pair { socket, remote }).and_then(|path| path.quality.rtt()),
+        };
+        if let Some(usual) = usual {
+            self.thrift.answered(now, now.saturating_duration_since(sent_at).saturating_sub(usual));
+        }
         match way {
             Way::Leg(leg) => self.legs.answered(now, leg, sent_at, was_late),
             Way::Direct { socket, remote } => self.handle_direct_pong(now, Pair { socket, remote }, sent_at, was_late, pong.observed),
@@ -184,9 +197,10 @@ impl PathAgent {
             return;
         }
         self.heard_directly_at = Some(now);
+        let tolerated = self.legs.loss() + LOSS_TOLERANCE;
         let Some(path) = self.paths.get_mut(pair) else { return };
         let before = path.life;
-        path.answered(now, sent_at, was_late);
+        path.answered(now, sent_at, was_late, tolerated);
         if path.life != before {
             tracing::debug!(%pair, ?before, after = ?path.life, "path answered");
             path.hasten(now + asking::FRESH_PAUSE);
@@ -208,6 +222,7 @@ impl PathAgent {
                 let pair = Pair { socket, remote };
                 let Some(path) = self.paths.get_mut(pair).filter(|path| path.is_vouched) else { return };
                 path.heard(now);
+                path.carried_at = Some(now);
                 self.heard_directly_at = Some(now);
                 self.follow(now, pair);
             }
@@ -219,12 +234,13 @@ impl PathAgent {
         self.settle(now);
     }
 
-    /// A packet of the call was sent along [`route`](Self::route).
-    pub fn handle_sent(&mut self, now: Instant) {
+    /// A packet of the call, of so many bytes on the wire, was sent along [`route`](Self::route).
+    pub fn handle_sent(&mut self, now: Instant, bytes: usize) {
         let was_idle = !self.is_busy(now);
         self.last_sent = Some(now);
+        self.thrift.sent(now, bytes);
         if let Some(selected) = self.state.selected().filter(|_| was_idle) {
-            self.hasten(selected, now + asking::BUSY_PAUSE);
+            self.hasten(selected, now + self.thrift.in_use());
         }
     }
 
@@ -481,8 +497,10 @@ impl PathAgent {
             let Some(path) = self.paths.get_mut(pair) else { continue };
             path.missed_one(now);
             if selected == Some(pair) {
-                path.hasten(now);
-            } else if path.life == Life::Usable && path.missed >= crate::path::MISSED_MAX {
+                if path.is_odd() {
+                    path.hasten(now);
+                }
+            } else if path.life == Life::Usable && path.is_past_hope() {
                 path.died(now);
             }
         }

@@ -24,6 +24,10 @@ impl Rate {
     /// addresses at first and then 34 bytes a second.
     pub(crate) const STRANGERS: Self = Self { burst: 512, per_second: 1 };
 
+    /// For PINGs in haste, to a way that is in doubt or looked at closely, within those above: a doubt of two seconds and a comparison of three ways, and then
+    /// what steady probes would take too. However much is lost, probes do not fill the line.
+    pub(crate) const HASTE: Self = Self { burst: 64, per_second: 1 };
+
     /// For PINGs at once to addresses just learned, within those above. More than a few are a chase that leads nowhere.
     pub(crate) const LEARNED: Self = Self { burst: 8, per_second: 2 };
 
@@ -70,7 +74,7 @@ mod tests {
 
     #[test]
     fn no_second_gets_more_than_its_share() {
-        for rate in [Rate::PROBES, Rate::LEGS, Rate::GUESSES, Rate::STRANGERS, Rate::LEARNED] {
+        for rate in [Rate::PROBES, Rate::LEGS, Rate::GUESSES, Rate::STRANGERS, Rate::LEARNED, Rate::HASTE] {
             let start = Instant::now();
             let mut budget = Budget::new(start, rate);
             let given: Vec<u64> = (0..5000).filter(|ms| budget.take(start + Duration::from_millis(*ms))).collect();

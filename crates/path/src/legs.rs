@@ -1,16 +1,15 @@
 //! The call's legs on relays: whether packets get through each of them to the peer and back, and which one carries a relayed call.
 //!
 //! A leg is probed end to end, PING through the relay to the peer and PONG back, since what matters is whether the peer is at the other
-//! end, and how far away. One a second is enough to know the round trip; what notices a death early is the call's own packets, and the
-//! peer.
+//! end, and how far away. One a second, or fewer where a call has little to spend, is enough to know the round trip; what notices a death
+//! early is the call's own packets, and the peer. On lines that lose much, answers stay out all the time, and count for the less.
 
 use crate::route::{LegId, Way};
-use crate::score::Quality;
+use crate::score::{Odds, Quality};
+use crate::thrift::Thrift;
 use ahoy_protocol::peer::LEGS_MAX;
 use std::time::{Duration, Instant};
 
-/// Between PINGs through a leg that is well.
-const WELL_PAUSE: Duration = Duration::from_secs(1);
 /// Between PINGs while the peer has not been heard through a leg that was only just set up, and how long that is for.
 const FRESH_PAUSE: Duration = Duration::from_millis(200);
 const FRESH: Duration = Duration::from_secs(10);
@@ -20,16 +19,24 @@ const SUSPECT_PAUSES: [(Duration, Duration); 2] =
 const SILENT_PAUSE: Duration = Duration::from_secs(1);
 /// Between PINGs while the losses of several ways are compared.
 const COMPARE_PAUSE: Duration = Duration::from_millis(150);
-/// PINGs missing in a row after which a leg is under suspicion. One is lost now and then.
+/// Between PINGs in haste when there were too many.
+const SPENT_PAUSE: Duration = Duration::from_millis(250);
+/// PINGs missing in a row after which a leg is under suspicion, where hardly any did before. One is lost now and then.
 const MISSED_MAX: u32 = 2;
 /// A leg that was heard within this time is not suspected because something else is silent.
 const HEARD_JUST_NOW: Duration = Duration::from_millis(100);
+/// How long answers must stay out on a leg that is known to lose while the peer is heard through it: only the way to the peer may be dead,
+/// which the peer notices sooner.
+const UNPROVEN_WHILE_HEARD: Duration = Duration::from_secs(3);
+const HEARD_OF_LATE: Duration = Duration::from_millis(300);
 /// Time without an answer after which a leg under suspicion is not counted upon.
 const UNRELIABLE_AFTER: Duration = Duration::from_secs(1);
 /// Time without an answer after which a leg should be replaced: where the peer is heard by another way, and where it is not, since then the
 /// reason may be this device's network.
 const DEAD_AFTER_ALONE: Duration = Duration::from_millis(1500);
 const DEAD_AFTER: Duration = Duration::from_secs(3);
+/// The same for a leg that only stands by, while the call goes directly: there is no haste, and joining another costs a thin link seconds.
+const DEAD_AFTER_STANDING_BY: Duration = Duration::from_secs(4);
 /// How long a leg waits for the peer to join its other end, and after how long the relay is told of a move in that time: the peer may have
 /// joined long ago, and this device's router have restarted since.
 const JOIN_GRACE: Duration = Duration::from_secs(6);
@@ -69,6 +76,8 @@ pub(crate) struct Leg {
     heard_at: Option<Instant>,
     /// When the last PING that was answered through it was sent.
     proven_at: Option<Instant>,
+    /// When the first one was: what was lost before says nothing about the leg.
+    proven_from: Option<Instant>,
     missed: u32,
     /// Since when there is reason to think that it is dead, and no answer to the contrary.
     suspect_since: Option<Instant>,
@@ -85,6 +94,7 @@ impl Leg {
             next_probe: now,
             heard_at: None,
             proven_at: None,
+            proven_from: None,
             missed: 0,
             suspect_since: None,
             tell_silent_at: Some(now + JOIN_TOLD_AFTER),
@@ -110,7 +120,27 @@ impl Leg {
     }
 
     fn is_reliable(&self, now: Instant) -> bool {
-        self.unreliable_at().is_none_or(|at| at > now)
+        self.unreliable_at().is_none_or(|at| at > now) || self.proven_at.is_some() && !self.is_past_hope()
+    }
+
+    /// Whether answers stay out, more than its losses explain.
+    fn is_odd(&self) -> bool {
+        self.quality.is_beyond_chance(self.missed, 1, Odds::Odd)
+    }
+
+    /// The same, so many that it is to be doubted.
+    fn is_silent(&self, now: Instant) -> bool {
+        let is_heard = self.heard_at.is_some_and(|at| now.saturating_duration_since(at) < HEARD_OF_LATE);
+        if !is_heard || !self.quality.is_known_to_lose() {
+            return self.quality.is_beyond_chance(self.missed, MISSED_MAX, Odds::Sign);
+        }
+        let is_unproven = self.proven_at.is_none_or(|at| now.saturating_duration_since(at) >= UNPROVEN_WHILE_HEARD);
+        is_unproven && self.is_past_hope()
+    }
+
+    /// The same, so many that it is dead.
+    fn is_past_hope(&self) -> bool {
+        self.quality.is_beyond_chance(self.missed, MISSED_MAX, Odds::Dead)
     }
 
     fn heard(&mut self, now: Instant) {
@@ -124,30 +154,38 @@ impl Leg {
 
     fn answered(&mut self, now: Instant, sent_at: Instant, was_late: bool) {
         self.proven_at = self.proven_at.max(Some(sent_at));
+        self.proven_from.get_or_insert(sent_at);
         self.heard(now);
         self.quality.answered(now.saturating_duration_since(sent_at));
+        if self.is_past_hope() {
+            self.quality.forget_death();
+        } else if was_late {
+            self.quality.was_late();
+        }
         if !was_late {
-            self.quality.count(false);
+            self.quality.count(now, false);
         }
         self.missed = 0;
         if self.suspect_since.is_some_and(|since| sent_at >= since) {
             self.suspect_since = None;
             self.is_told_dead = false;
-            self.quality.forget_losses();
         }
     }
 
     fn missed_one(&mut self, now: Instant, sent_at: Instant) {
-        if self.proven_at.is_none() {
+        if self.proven_from.is_none_or(|from| sent_at < from) {
             return;
         }
-        self.quality.count(true);
+        self.quality.count(now, true);
         self.missed = self.missed.saturating_add(1);
+        if !self.is_odd() {
+            return;
+        }
         self.next_probe = self.next_probe.min(now);
-        if self.missed >= MISSED_MAX {
+        if self.is_silent(now) {
             self.suspect_since.get_or_insert(sent_at);
         }
-        if self.heard_at < Some(sent_at) {
+        if self.heard_at < Some(sent_at) && self.quality.is_beyond_chance(self.missed, 1, Odds::Sign) {
             self.tell_silent_at.get_or_insert(now);
         }
     }
@@ -155,32 +193,45 @@ impl Leg {
     /// Something else fell silent: this leg may have as well.
     fn suspect(&mut self, now: Instant) {
         self.next_probe = now + ASK_AFTER_MOVE;
-        if self.proven_at.is_none() || self.heard_at.is_some_and(|at| now.saturating_duration_since(at) < HEARD_JUST_NOW) {
+        let is_heard = self.heard_at.is_some_and(|at| now.saturating_duration_since(at) < HEARD_JUST_NOW);
+        // Where losses are known, a silence elsewhere says less than the answers that come or do not.
+        let is_answering = self.quality.is_known_to_lose() && !self.is_odd();
+        if self.proven_at.is_none() || is_heard || is_answering {
             return;
         }
         self.suspect_since.get_or_insert(now);
         self.tell_silent_at.get_or_insert(now);
     }
 
-    fn pause(&self, now: Instant, is_compared: bool) -> Duration {
-        match (self.suspect_since, self.proven_at) {
+    /// The pause until the next PING. `steady`: where there is no haste.
+    fn pause(&self, now: Instant, thrift: &mut Thrift, steady: Duration, is_compared: bool) -> Duration {
+        let wished = match (self.suspect_since, self.proven_at) {
             (Some(since), _) => {
                 let age = now.saturating_duration_since(since);
                 SUSPECT_PAUSES.iter().find(|(until, _)| age < *until).map_or(SILENT_PAUSE, |(_, pause)| *pause)
             }
             (None, None) if now.saturating_duration_since(self.up_since) < FRESH => FRESH_PAUSE,
-            (None, Some(_)) if self.missed > 0 || is_compared => COMPARE_PAUSE,
-            (None, _) => WELL_PAUSE,
+            (None, Some(_)) if self.is_odd() || is_compared => COMPARE_PAUSE,
+            (None, _) => return steady,
+        };
+        match thrift.hasty(now, wished) {
+            Some(pause) => {
+                thrift.spend(now);
+                pause
+            }
+            // A suspicion has to come to an end, whatever was asked before it.
+            None => wished.max(if self.suspect_since.is_some() { SPENT_PAUSE } else { steady }),
         }
     }
 
     /// When it should be replaced.
-    fn dead_at(&self, is_alone: bool) -> Option<Instant> {
+    fn dead_at(&self, silence: Duration) -> Option<Instant> {
         if self.is_told_dead {
             return None;
         }
         match self.proven_at {
-            Some(_) => Some(self.suspect_since? + if is_alone { DEAD_AFTER_ALONE } else { DEAD_AFTER }),
+            Some(_) if !self.is_past_hope() => None,
+            Some(_) => Some(self.suspect_since? + silence),
             None => Some(self.up_since + JOIN_GRACE),
         }
     }
@@ -260,8 +311,9 @@ impl Legs {
     pub(crate) fn missed(&mut self, now: Instant, id: LegId, sent_at: Instant) -> bool {
         let is_in_use = self.in_use == Some(id);
         let Some(leg) = self.get_mut(id) else { return false };
+        let was_suspect = leg.suspect_since.is_some();
         leg.missed_one(now, sent_at);
-        is_in_use && leg.missed == MISSED_MAX
+        is_in_use && leg.suspect_since.is_some() && (!was_suspect || leg.missed == MISSED_MAX)
     }
 
     /// Everything may have died at once: asks every leg, and the owner to tell the relays.
@@ -319,9 +371,23 @@ impl Legs {
         self.iter().any(|(_, leg)| leg.proven_at.is_some() && leg.is_reliable(now))
     }
 
+    /// Share of PINGs that the leg that loses least has lost of late; none where there is no leg.
+    pub(crate) fn loss(&self) -> f64 {
+        self.iter()
+            .filter(|(_, leg)| leg.standing() == Standing::Well)
+            .map(|(_, leg)| leg.quality.recent_loss())
+            .reduce(f64::min)
+            .unwrap_or(0.0)
+    }
+
+    /// Whether losses are nothing to wonder at on the leg in use.
+    pub(crate) fn are_known_to_lose(&self) -> bool {
+        self.in_use.and_then(|id| self.get(id)).is_some_and(|leg| leg.quality.is_known_to_lose())
+    }
+
     /// Whether a leg loses clearly less than a path of this quality.
-    pub(crate) fn lose_less_than(&self, quality: &Quality) -> bool {
-        self.iter().any(|(_, leg)| leg.standing() == Standing::Well && leg.quality.loses_less_than(quality))
+    pub(crate) fn lose_less_than(&self, now: Instant, quality: &Quality) -> bool {
+        self.iter().any(|(_, leg)| leg.standing() == Standing::Well && leg.quality.loses_less_than(now, quality))
     }
 
     /// Whether the peer was heard through another leg than this within `time`.
@@ -385,13 +451,16 @@ impl Legs {
         is_settled && is_known && other_rtt + MARGIN.max(rtt.mul_f64(MARGIN_SHARE)) < rtt
     }
 
-    /// The legs to probe now, each with the time after which the answer is late. `is_compared`: to know their losses as well.
-    pub(crate) fn due(&mut self, now: Instant, is_compared: bool) -> Vec<(LegId, Duration)> {
+    /// The legs to probe now, each with the time after which the answer is late. `is_direct`: the call goes by none of them. `is_compared`:
+    /// to know their losses as well.
+    pub(crate) fn due(&mut self, now: Instant, thrift: &mut Thrift, is_direct: bool, is_compared: bool) -> Vec<(LegId, Duration)> {
+        let in_use = self.in_use.filter(|_| !is_direct);
         let mut due = Vec::new();
         for (id, leg) in self.iter_mut() {
             if leg.next_probe <= now {
-                leg.next_probe = now + leg.pause(now, is_compared);
-                due.push((id, leg.quality.late_after()));
+                let steady = if in_use == Some(id) { thrift.in_use() } else { thrift.standing_by() };
+                leg.next_probe = now + leg.pause(now, thrift, steady, is_compared);
+                due.push((id, leg.quality.late_after(thrift.slack(now))));
             }
         }
         due
@@ -401,14 +470,18 @@ impl Legs {
     pub(crate) fn notices(&mut self, now: Instant, is_heard_directly: bool) -> Vec<LegNotice> {
         let mut notices = Vec::new();
         for id in (0..).map(LegId).take(LEGS_MAX) {
-            let is_alone = is_heard_directly || self.is_heard_beside(id, now, UNRELIABLE_AFTER);
+            let dead_after = match self.is_heard_beside(id, now, UNRELIABLE_AFTER) {
+                _ if is_heard_directly => DEAD_AFTER_STANDING_BY,
+                true => DEAD_AFTER_ALONE,
+                false => DEAD_AFTER,
+            };
             let Some(leg) = self.get_mut(id) else { continue };
             if leg.tell_silent_at.is_some_and(|at| at <= now) {
                 leg.tell_silent_at = Some(now + TELL_PAUSE * 2u32.pow(leg.told_silent.min(TELL_DOUBLINGS_MAX)));
                 leg.told_silent = leg.told_silent.saturating_add(1);
                 notices.push(LegNotice::Silent(id));
             }
-            if leg.dead_at(is_alone).is_some_and(|at| at <= now) {
+            if leg.dead_at(dead_after).is_some_and(|at| at <= now) {
                 leg.is_told_dead = true;
                 notices.push(LegNotice::Dead(id));
             }
@@ -420,7 +493,8 @@ impl Legs {
     pub(crate) fn deadline(&self, now: Instant) -> Option<Instant> {
         let doubled = self.doubled.map(|doubled| doubled.until).filter(|at| *at > now);
         let of_leg = |leg: &Leg| {
-            let dead = [leg.dead_at(true), leg.dead_at(false), leg.unreliable_at()].into_iter().flatten().filter(|at| *at > now).min();
+            let dead = [DEAD_AFTER_ALONE, DEAD_AFTER, DEAD_AFTER_STANDING_BY].map(|silence| leg.dead_at(silence));
+            let dead = dead.into_iter().chain([leg.unreliable_at()]).flatten().filter(|at| *at > now).min();
             [Some(leg.next_probe), leg.tell_silent_at, dead].into_iter().flatten().min()
         };
         self.iter().filter_map(|(_, leg)| of_leg(leg)).chain(doubled).min()

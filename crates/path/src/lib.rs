@@ -80,6 +80,8 @@ mod schedule;
 mod score;
 mod silence;
 mod state;
+mod tally;
+mod thrift;
 mod types;
 mod watchdog;
 

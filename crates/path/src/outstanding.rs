@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 /// How long a late PONG still counts as a sign of life.
-const LIFETIME: Duration = Duration::from_secs(3);
+const LIFETIME: Duration = Duration::from_secs(5);
 /// PINGs remembered; more than can be sent in `LIFETIME` at the rate that the budget gives, so the bound is met only if that changes.
 const OUTSTANDING_MAX: usize = 512;
 

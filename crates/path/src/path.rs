@@ -10,12 +10,18 @@
 
 use crate::route::{SocketId, Way};
 use crate::schedule::Hunt;
-use crate::score::{Place, Quality, Score};
+use crate::score::{Odds, Place, Quality, Score};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-/// PINGs missing in a row after which a path is in doubt. At 5 % loss each way this happens once in a thousand.
-pub(crate) const MISSED_MAX: u32 = 3;
+/// PINGs missing in a row after which a path is in doubt, where hardly any did before. At 5 % loss each way this happens once in a thousand.
+const MISSED_MAX: u32 = 3;
+/// The same while packets of the call come by the path: then only the way to the peer may be dead, and the peer tells that sooner than PINGs.
+const MISSED_WHILE_HEARD_MAX: u32 = 6;
+/// How long PONGs must have stayed out then as well: on a thin link they stand in a queue, and the last one tells so.
+const UNPROVEN_WHILE_HEARD: Duration = Duration::from_secs(3);
+/// For so long a packet of the call tells that the way from the peer is alive.
+const HEARD_JUST_NOW: Duration = Duration::from_millis(300);
 /// PINGs without an answer after which an address that once answered is left alone: an hour's.
 const UNANSWERED_MAX: u32 = 720;
 /// How long a path that died must be well before it is used again, the first time; doubles with each death.
@@ -30,7 +36,7 @@ const RECOVERY_PONGS: u32 = 3;
 const COMPARED_SAMPLES_MIN: u32 = 8;
 /// An address that was heard within this time, or added, is worth a whole search.
 const HEARD_LATELY: Duration = Duration::from_secs(60);
-/// How long a path that missed a PONG is asked often, to tell a loss from losses.
+/// How long a path that missed a PONG it should not have is asked often, to tell a loss from losses.
 const SCRUTINY: Duration = Duration::from_millis(1500);
 
 /// The two ends of a direct path.
@@ -96,12 +102,16 @@ pub(crate) struct Path {
     pub(crate) is_vouched: bool,
     /// When it was added, or last heard from.
     pub(crate) last_heard: Instant,
+    /// When a packet of the call came by it last.
+    pub(crate) carried_at: Option<Instant>,
     /// When the last PING that it answered was sent: the path worked both ways after that.
     pub(crate) proven_at: Option<Instant>,
     /// PINGs missing in a row.
     pub(crate) missed: u32,
     /// When the last one was.
     pub(crate) missed_at: Option<Instant>,
+    /// When so many were that a closer look is due.
+    odd_at: Option<Instant>,
     /// Where the peer sees packets by this path come from, and since when.
     pub(crate) observed: Option<(SocketAddr, Instant)>,
     unanswered: u32,
@@ -126,9 +136,11 @@ impl Path {
             last_probe: None,
             is_vouched: false,
             last_heard: now,
+            carried_at: None,
             proven_at: None,
             missed: 0,
             missed_at: None,
+            odd_at: None,
             observed: None,
             unanswered: 0,
             deaths: 0,
@@ -182,8 +194,8 @@ impl Path {
         self.unanswered >= UNANSWERED_MAX
     }
 
-    /// The PING sent at `sent_at` was answered.
-    pub(crate) fn answered(&mut self, now: Instant, sent_at: Instant, was_late: bool) {
+    /// The PING sent at `sent_at` was answered. A path that recovers may lose as much as `tolerated`, which other ways lose too.
+    pub(crate) fn answered(&mut self, now: Instant, sent_at: Instant, was_late: bool, tolerated: f64) {
         self.heard(now);
         if self.life == Life::Untried {
             // What was lost before there was a path says nothing about the path.
@@ -191,8 +203,14 @@ impl Path {
             self.missed_at = None;
         }
         self.quality.answered(now.saturating_duration_since(sent_at));
+        if self.life == Life::Dead {
+            // What was lost while it was dead says nothing about it once it lives.
+            self.quality.forget_death();
+        } else if was_late {
+            self.quality.was_late();
+        }
         if !was_late {
-            self.quality.count(false);
+            self.quality.count(now, false);
         }
         self.proven_at = self.proven_at.max(Some(sent_at));
         self.missed = 0;
@@ -200,12 +218,8 @@ impl Path {
         self.life = match self.life {
             Life::Untried => self.trusted(now),
             Life::Usable => Life::Usable,
-            Life::Dead => {
-                // What was lost while it was dead says nothing about it once it lives.
-                self.quality.forget_losses();
-                Life::Recovering { since: now, pongs: 1 }
-            }
-            Life::Recovering { since, pongs } if self.is_well(now, since, pongs + 1) => self.trusted(now),
+            Life::Dead => Life::Recovering { since: now, pongs: 1 },
+            Life::Recovering { since, pongs } if self.is_well(now, since, pongs + 1, tolerated) => self.trusted(now),
             Life::Recovering { since, pongs } => Life::Recovering { since, pongs: pongs.saturating_add(1) },
         };
     }
@@ -214,8 +228,11 @@ impl Path {
     pub(crate) fn missed_one(&mut self, now: Instant) {
         self.missed_at = Some(now);
         self.missed = self.missed.saturating_add(1);
-        self.quality.count(true);
-        if matches!(self.life, Life::Recovering { .. }) && self.missed >= 2 {
+        self.quality.count(now, true);
+        if self.quality.is_beyond_chance(self.missed, 1, Odds::Odd) {
+            self.odd_at = Some(now);
+        }
+        if matches!(self.life, Life::Recovering { .. }) && self.quality.is_beyond_chance(self.missed, 2, Odds::Sign) {
             self.life = Life::Dead;
         }
     }
@@ -226,7 +243,6 @@ impl Path {
             self.deaths = 0;
         }
         self.deaths = self.deaths.saturating_add(1);
-        self.quality.forget_losses();
         self.life = Life::Dead;
         self.hunt_again(now);
     }
@@ -251,9 +267,33 @@ impl Path {
         }
     }
 
-    /// Whether a PONG was missed so lately that its losses are being counted.
+    /// Whether PONGs were missed so lately, and so unexpectedly, that its losses are being counted.
     pub(crate) fn is_scrutinised(&self, now: Instant) -> bool {
-        self.missed_at.is_some_and(|at| now.saturating_duration_since(at) < SCRUTINY)
+        self.odd_at.is_some_and(|at| now.saturating_duration_since(at) < SCRUTINY)
+    }
+
+    /// Whether PINGs are missing, more than its losses explain: worth a closer look.
+    pub(crate) fn is_odd(&self) -> bool {
+        self.quality.is_beyond_chance(self.missed, 1, Odds::Odd)
+    }
+
+    /// Whether so many are missing that it is to be doubted.
+    pub(crate) fn is_silent(&self, now: Instant) -> bool {
+        if !self.is_carrying(now) {
+            return self.quality.is_beyond_chance(self.missed, MISSED_MAX, Odds::Sign);
+        }
+        let is_unproven = self.proven_at.is_none_or(|at| now.saturating_duration_since(at) >= UNPROVEN_WHILE_HEARD);
+        is_unproven && self.quality.is_beyond_chance(self.missed, MISSED_WHILE_HEARD_MAX, Odds::Sign)
+    }
+
+    /// Whether packets of the call come by it.
+    pub(crate) fn is_carrying(&self, now: Instant) -> bool {
+        self.carried_at.is_some_and(|at| now.saturating_duration_since(at) < HEARD_JUST_NOW)
+    }
+
+    /// Whether so many are missing that it is dead.
+    pub(crate) fn is_past_hope(&self) -> bool {
+        self.quality.is_beyond_chance(self.missed, MISSED_MAX, Odds::Dead)
     }
 
     /// Whether enough of its PINGs are known to compare it with others.
@@ -267,7 +307,7 @@ impl Path {
 
     /// Whether it may be moved to.
     pub(crate) fn is_sound(&self) -> bool {
-        self.life == Life::Usable && self.missed == 0
+        self.life == Life::Usable && !self.is_odd()
     }
 
     pub(crate) fn score(&self, remote: SocketAddr) -> Score {
@@ -285,9 +325,9 @@ impl Path {
         Life::Usable
     }
 
-    fn is_well(&self, now: Instant, since: Instant, pongs: u32) -> bool {
+    fn is_well(&self, now: Instant, since: Instant, pongs: u32, tolerated: f64) -> bool {
         let doublings = self.deaths.saturating_sub(1).min(RECOVERY_DOUBLINGS_MAX);
-        pongs >= RECOVERY_PONGS && self.quality.is_well() && now.saturating_duration_since(since) >= RECOVERY * 2u32.pow(doublings)
+        pongs >= RECOVERY_PONGS && self.quality.is_well(tolerated) && now.saturating_duration_since(since) >= RECOVERY * 2u32.pow(doublings)
     }
 }
 
@@ -306,7 +346,7 @@ mod tests {
         let mut now = from;
         while path.life != Life::Usable {
             now += Duration::from_millis(200);
-            path.answered(now, now - RTT, false);
+            path.answered(now, now - RTT, false, 0.0);
         }
         now - from
     }
@@ -315,7 +355,7 @@ mod tests {
     fn the_first_answer_makes_a_path_usable() {
         let now = Instant::now();
         let mut path = path(now);
-        path.answered(now + RTT, now, false);
+        path.answered(now + RTT, now, false, 0.0);
         assert_eq!(path.life, Life::Usable);
         assert_eq!(path.quality.rtt(), Some(RTT));
     }
@@ -324,7 +364,7 @@ mod tests {
     fn a_path_that_dies_young_is_trusted_more_slowly_each_time() {
         let mut now = Instant::now();
         let mut path = path(now);
-        path.answered(now, now, false);
+        path.answered(now, now, false, 0.0);
         let mut waits = Vec::new();
         for _ in 0..8 {
             path.died(now);
@@ -341,12 +381,12 @@ mod tests {
     fn a_path_that_loses_on_while_it_recovers_is_not_trusted() {
         let start = Instant::now();
         let mut path = path(start);
-        path.answered(start, start, false);
+        path.answered(start, start, false, 0.0);
         path.died(start);
         for nth in 0..100 {
             let now = start + Duration::from_millis(200 * nth);
             if nth % 2 == 0 {
-                path.answered(now, now, false)
+                path.answered(now, now, false, 0.0)
             } else {
                 path.missed_one(now)
             }
@@ -358,10 +398,10 @@ mod tests {
     fn in_another_network_a_path_starts_over_without_blame() {
         let now = Instant::now();
         let mut path = path(now);
-        path.answered(now, now, false);
+        path.answered(now, now, false, 0.0);
         (0..4).for_each(|_| path.died(now));
         path.start_over(now);
-        path.answered(now, now, false);
+        path.answered(now, now, false, 0.0);
         assert_eq!(path.life, Life::Usable);
     }
 
@@ -379,9 +419,9 @@ mod tests {
     fn a_recovery_that_falters_starts_over() {
         let now = Instant::now();
         let mut path = path(now);
-        path.answered(now, now, false);
+        path.answered(now, now, false, 0.0);
         path.died(now);
-        path.answered(now, now, false);
+        path.answered(now, now, false, 0.0);
         path.missed_one(now);
         path.missed_one(now);
         assert_eq!(path.life, Life::Dead);

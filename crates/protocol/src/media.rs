@@ -49,6 +49,8 @@ pub enum FrameDuration {
     Ms40,
     /// 60 ms.
     Ms60,
+    /// 120 ms.
+    Ms120,
 }
 
 impl FrameDuration {
@@ -60,6 +62,7 @@ impl FrameDuration {
             Self::Ms20 => 20,
             Self::Ms40 => 40,
             Self::Ms60 => 60,
+            Self::Ms120 => 120,
         }
     }
 
@@ -71,6 +74,7 @@ impl FrameDuration {
             Self::Ms20 => 8,
             Self::Ms40 => 16,
             Self::Ms60 => 24,
+            Self::Ms120 => 48,
         }
     }
 
@@ -86,11 +90,12 @@ impl FrameDuration {
             Self::Ms20 => 1,
             Self::Ms40 => 2,
             Self::Ms60 => 3,
+            Self::Ms120 => 4,
         }
     }
 
     fn from_code(code: u8) -> Option<Self> {
-        [Self::Ms10, Self::Ms20, Self::Ms40, Self::Ms60].get(usize::from(code)).copied()
+        [Self::Ms10, Self::Ms20, Self::Ms40, Self::Ms60, Self::Ms120].get(usize::from(code)).copied()
     }
 }
 

@@ -15,6 +15,9 @@ use tokio::sync::{mpsc, watch};
 /// How long a call's route outlives its owner, so that the connection's farewell still gets out.
 const LINGER: Duration = Duration::from_secs(1);
 
+/// What IPv4 and UDP put before a packet.
+const IP_UDP_BYTES: usize = 28;
+
 /// Takes datagrams away, by one of the sockets to a real address; says whether there was room for this one.
 pub(crate) type Out<'a> = &'a mut dyn FnMut(SocketId, SocketAddr, &[u8]) -> bool;
 
@@ -242,7 +245,7 @@ impl PeerRoute {
                 self.sent.pop_front();
             }
             self.sent.push_back(packet.to_vec());
-            self.agent.handle_sent(now);
+            self.agent.handle_sent(now, packet.len() + IP_UDP_BYTES);
             self.drive(now, out);
         }
         room
@@ -302,7 +305,10 @@ impl PeerRoute {
             Event::Replay => self.replay(out),
             Event::LegSilent(id) => {
                 self.send_move(now, id, out);
-                let _ = self.leg_trouble.try_send(LegTrouble::Silent(id.0));
+                // While the call goes straight and well there is no haste: looking for another way to the relay costs a thin link seconds.
+                if !self.agent.route().is_direct() {
+                    let _ = self.leg_trouble.try_send(LegTrouble::Silent(id.0));
+                }
             }
             Event::LegDead(id) => {
                 // An owner who does not listen replaces no legs.

@@ -38,11 +38,14 @@ const COPIES_AWAITED: usize = 2;
 /// How long the start holds the target up, in milliseconds: it comes down evenly, while what was observed takes over.
 const START_PERIOD_MS: f64 = 2_000.0;
 
-/// When all frames of this long were faster than nearly any before, the network has become another, faster one.
-const FASTER_AFTER_MS: f64 = 1_500.0;
+/// When all frames of this long were faster than nearly any before, or slower, the network has become another one.
+const ANOTHER_AFTER_MS: f64 = 1_500.0;
 
 /// Not fewer frames than these say so.
-const FASTER_FRAMES_MIN: usize = 20;
+const ANOTHER_FRAMES_MIN: usize = 20;
+
+/// Nor does a network that is slower by less than this: a queue on the way may have filled, and will empty.
+const SLOWER_MS: f64 = 20.0;
 
 /// A second packet that comes later than this after the first is not waited for at the start.
 const SECOND_PACKET_MS: f64 = 40.0;
@@ -191,8 +194,8 @@ impl DelayEstimator {
         if self.window.is_empty() {
             return;
         }
-        if self.has_become_faster(now_ms) {
-            self.restart(now_ms - FASTER_AFTER_MS);
+        if self.has_become_another(now_ms) {
+            self.restart(now_ms - ANOTHER_AFTER_MS);
         }
         self.rank();
         self.fastest_ms = self.ranked[0].transit_ms;
@@ -209,13 +212,17 @@ impl DelayEstimator {
         repaired * 100 >= REPAIRED_PERCENT_MIN * self.window.len()
     }
 
-    fn has_become_faster(&self, now_ms: f64) -> bool {
-        let recent = self.window.partition_point(|observation| observation.at_ms < now_ms - FASTER_AFTER_MS);
+    fn has_become_another(&self, now_ms: f64) -> bool {
+        let recent = self.window.partition_point(|observation| observation.at_ms < now_ms - ANOTHER_AFTER_MS);
+        if recent == 0 || self.window.len() - recent < ANOTHER_FRAMES_MIN {
+            return false;
+        }
         let transits = |range: std::ops::Range<usize>| self.window.range(range).map(|observation| observation.transit_ms);
-        let slowest_ms = transits(recent..self.window.len()).fold(f64::NEG_INFINITY, f64::max);
-        let is_enough = recent > 0 && self.window.len() - recent >= FASTER_FRAMES_MIN;
+        let (fastest_ms, slowest_ms) = transits(recent..self.window.len())
+            .fold((f64::INFINITY, f64::NEG_INFINITY), |(fastest, slowest), transit| (fastest.min(transit), slowest.max(transit)));
         // While the network changes, frames of the old and of the new one come side by side.
-        is_enough && transits(0..recent).filter(|before_ms| *before_ms <= slowest_ms + STEP_MS).count() <= recent / 10
+        let is_rare = |unlike: &dyn Fn(f64) -> bool| transits(0..recent).filter(|transit| !unlike(*transit)).count() <= recent / 10;
+        is_rare(&|before_ms| before_ms > slowest_ms + STEP_MS) || is_rare(&|before_ms| before_ms + SLOWER_MS < fastest_ms)
     }
 
     fn rank(&mut self) {
@@ -266,6 +273,12 @@ impl DelayEstimator {
         let gain_ms = self.cost_ms(taking_ms) - cost_ms;
         let gain_min = if goal_ms < taking_ms { LOWER_GAIN_MS } else { RAISE_GAIN_MS };
         if gain_ms < gain_min { (taking_ms, 0.0) } else { (goal_ms, gain_ms) }
+    }
+
+    /// The slowest frame's transit of those that came since `at_ms`.
+    pub(crate) fn slowest_since_ms(&self, at_ms: f64) -> f64 {
+        let recent = self.window.iter().rev().take_while(|observation| observation.at_ms >= at_ms);
+        recent.map(|observation| observation.transit_ms).fold(f64::NEG_INFINITY, f64::max)
     }
 
     /// The transit to play at, if any can be had.
@@ -364,6 +377,14 @@ mod tests {
         let transits = (0..600).map(|index| if index < 500 { 200.0 } else { 0.0 });
         let estimator = estimator(transits.map(|transit| (transit, false)));
         assert!((estimator.transit_ms() - 1_000.0).abs() < 20.0);
+    }
+
+    #[test]
+    fn a_network_that_became_slower_is_learned_anew_and_a_queue_that_fills_is_none() {
+        let transits = |more: f64| (0..600).map(move |index| if index < 500 { 0.0 } else { more });
+        let target = |more| estimator(transits(more).map(|transit| (transit, false))).target_ms();
+        assert!(target(100.0) < 20.0);
+        assert!((target(15.0) - 15.0).abs() < 1e-9);
     }
 
     #[test]

@@ -5,12 +5,14 @@
 //! takes frames until there is enough sound ([`JitterBuffer::take_next`]).
 //!
 //! Sound has a place on the sender's timeline, and while speech flows each place is played at the same transit: a frame
-//! that is missing when its turn comes is concealed and its time passes, so that no loss, late frame or outage makes the
-//! delay grow beyond what is aimed at. As long as more delay is wanted, though, what is concealed is a wait, and the frame
-//! is played whole when it comes: copies that begin to be worth waiting for are waited for with the first of them. A frame
-//! that comes in the middle of its turn is played from there on. When nothing has come for [`GIVE_UP_MS`], the buffer
-//! waits, and takes up again where the target delay says; a network whose packets all come later than that, it takes for
-//! another network, and begins to learn it anew.
+//! that is missing when its turn comes, while later ones are there, is lost: it is concealed and its time passes, so that
+//! loss does not make the delay grow. A buffer that is empty says nothing yet. What is concealed meanwhile is judged by what
+//! comes next: the frame whose turn it was, and the network had held everything up, so nothing of it is given away and the
+//! delay, longer by the wait, is shortened soon after; or a later one, and what was concealed was the time of lost frames. A
+//! frame that comes in the middle of its turn is then played from there on. As long as more delay is wanted, what is
+//! concealed is a wait in any case: copies that begin to be worth waiting for are waited for with the first of them. When
+//! nothing has come for [`GIVE_UP_MS`], the buffer waits, and takes up again where the target delay says; a network whose
+//! packets all come later than that, it takes for another network, and begins to learn it anew.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -18,6 +20,7 @@ use std::time::Instant;
 use ahoy_protocol::media::{ReceiverReport, TIMESTAMP_UNIT_US, VoicePacket};
 
 use crate::arrivals::{Arrival, Arrivals, PacketLoss};
+use crate::correction::{Correction, Corrector};
 use crate::delay::{DelayEstimator, DelaySettings};
 use crate::pull_clock::PullClock;
 use crate::queueing::Queueing;
@@ -50,27 +53,11 @@ const SLOWER_AFTER_MS: f64 = 60.0;
 /// Nor does the buffer wait to give up when, while it conceals, all packets of this long are late.
 const ALL_LATE_MS: f64 = 100.0;
 
-/// How far above its goal the delay may be without anything being done: on a steady network next to nothing is stretched,
-/// and 200 ppm of drift take 20 s to come this far. What is done then removes all of it.
-const DEAD_BAND_MS: f64 = 4.0;
-
-/// Less than this far above the goal, shortening waits for a pause however long that takes.
-const SHORTEN_MIN_MS: f64 = 10.0;
-
-/// This far above the goal, shortening no longer waits for a pause.
-const SHORTEN_HURRY_MS: f64 = 40.0;
-
-/// Nor does it after this long.
-const SHORTEN_PATIENCE_MS: f64 = 5_000.0;
-
-/// When waiting longer costs so much less, lengthening does not wait for a pause: two percent of all frames are late.
-const LENGTHEN_HURRY_MS: f64 = 40.0;
-
-/// Nor does it after this long.
-const LENGTHEN_PATIENCE_MS: f64 = 1_000.0;
-
 /// This far above the goal, sound is skipped instead of shortened, which would take longer than 5 s.
 const SKIP_MS: f64 = 300.0;
+
+/// What came this long ago or later tells how slow the network is at the moment: five frames of 20 ms.
+const HELD_UP_MS: f64 = 100.0;
 
 /// Delay that is wanted but for less than this is not waited for with concealment, which comes in blocks of 10 ms.
 const HOLD_MIN_MS: f64 = BLOCK_MS / 2.0;
@@ -96,38 +83,6 @@ pub enum Next {
     Conceal {
         /// How much has been concealed directly before, in milliseconds.
         since_ms: u32,
-    },
-}
-
-/// What to do about the delay.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Correction {
-    /// Nothing.
-    None,
-    /// Make the sound shorter where it is quiet.
-    ShortenPauses {
-        /// By how much in all.
-        by_ms: f64,
-    },
-    /// Make the sound shorter wherever it can be done.
-    Shorten {
-        /// By how much in all.
-        by_ms: f64,
-    },
-    /// Make the sound longer where it is quiet.
-    LengthenPauses {
-        /// By how much in all.
-        by_ms: f64,
-    },
-    /// Make the sound longer wherever it can be done.
-    Lengthen {
-        /// By how much in all.
-        by_ms: f64,
-    },
-    /// Sound was skipped: what comes does not join on to what was played.
-    Skipped {
-        /// How much.
-        by_ms: f64,
     },
 }
 
@@ -172,6 +127,7 @@ struct Frame {
     bytes: Vec<u8>,
     /// In units of timestamps.
     duration: i64,
+    is_copy: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -190,20 +146,16 @@ enum Playout {
         late_since_ms: Option<f64>,
         /// Whether what was concealed last made time for the frame at `cursor`.
         is_held: bool,
+        /// Concealed since the buffer ran empty, in units of timestamps, and not yet known to be the time of lost frames or a
+        /// wait for late ones.
+        undecided: i64,
     },
 }
 
 impl Playout {
     fn playing(cursor: i64) -> Self {
-        Self::Playing { cursor, concealed_ms: 0.0, late_since_ms: None, is_held: false }
+        Self::Playing { cursor, concealed_ms: 0.0, late_since_ms: None, is_held: false, undecided: 0 }
     }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Correcting {
-    No,
-    Shortening { since_ms: f64 },
-    Lengthening { since_ms: f64 },
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -228,7 +180,7 @@ pub struct JitterBuffer {
     evaluate_due_ms: f64,
     frames: BTreeMap<i64, Frame>,
     playout: Playout,
-    correcting: Correcting,
+    corrector: Corrector,
     /// Lost on timelines that are over: frames, and packets.
     lost_before: (u64, PacketLoss),
     stats: JitterStats,
@@ -250,7 +202,7 @@ impl JitterBuffer {
             evaluate_due_ms: 0.0,
             frames: BTreeMap::new(),
             playout: Playout::Waiting { resumed_ms: None },
-            correcting: Correcting::No,
+            corrector: Corrector::new(),
             lost_before: (0, PacketLoss::default()),
             stats: JitterStats::default(),
         }
@@ -282,7 +234,7 @@ impl JitterBuffer {
         let duration = i64::from(packet.duration.as_timestamp());
         for (back, bytes) in (0_i64..).zip(&packet.frames) {
             let place = Place { sequence: place.sequence - back, timestamp: place.timestamp - back * duration };
-            self.insert_frame(available_ms, place, Frame { bytes: bytes.to_vec(), duration }, back > 0);
+            self.insert_frame(available_ms, place, Frame { bytes: bytes.to_vec(), duration, is_copy: back > 0 });
         }
         let frame_ms = f64::from(packet.duration.as_millis());
         self.delay.observe_copies(frame_ms, packet.frames.len().saturating_sub(1));
@@ -301,10 +253,11 @@ impl JitterBuffer {
         self.delay.clear();
         self.queueing = Queueing::default();
         self.playout = Playout::Waiting { resumed_ms: None };
-        self.correcting = Correcting::No;
+        self.corrector.stop();
     }
 
-    fn insert_frame(&mut self, now_ms: f64, place: Place, frame: Frame, is_copy: bool) {
+    fn insert_frame(&mut self, now_ms: f64, place: Place, frame: Frame) {
+        let is_copy = frame.is_copy;
         let arrivals = self.arrivals.as_mut().expect("the first packet begins a timeline");
         match if is_copy { arrivals.mark_copy(place.sequence) } else { arrivals.mark_own(place.sequence) } {
             Arrival::First => {}
@@ -321,8 +274,9 @@ impl JitterBuffer {
         self.stats.recovered += u64::from(is_copy);
         self.delay.observe(now_ms, now_ms - place.timestamp as f64 * UNIT_MS, is_copy);
         match &mut self.playout {
-            Playout::Playing { cursor, late_since_ms, is_held, .. } => {
-                let has_begun = place.timestamp < *cursor || (*is_held && place.timestamp == *cursor);
+            Playout::Playing { cursor, late_since_ms, is_held, undecided, .. } => {
+                let is_awaited = *is_held || *undecided > 0;
+                let has_begun = place.timestamp < *cursor || (is_awaited && place.timestamp == *cursor);
                 self.stats.late += u64::from(has_begun);
                 if place.timestamp + frame.duration <= *cursor {
                     late_since_ms.get_or_insert(now_ms);
@@ -385,41 +339,24 @@ impl JitterBuffer {
     /// What to do about the delay, before frames are taken for the pull.
     pub fn correction(&mut self, unplayed: usize) -> Correction {
         let Playout::Playing { cursor, concealed_ms, .. } = self.playout else {
-            self.correcting = Correcting::No;
+            self.corrector.stop();
             return Correction::None;
         };
         let (goal_ms, gain_ms) = self.delay.goal_ms(self.taking_transit_ms(cursor, unplayed), self.pull_ms());
-        let excess_ms = self.playing_transit_ms(cursor, unplayed) - goal_ms;
+        // What has just come late shows that a shorter wait cannot be had yet.
+        let slowest_ms = self.delay.slowest_since_ms(self.clock.now_ms() - HELD_UP_MS);
+        let playing_ms = self.playing_transit_ms(cursor, unplayed);
+        let excess_ms = if playing_ms > goal_ms { (playing_ms - goal_ms.max(slowest_ms)).max(0.0) } else { playing_ms - goal_ms };
         if excess_ms > SKIP_MS && concealed_ms == 0.0 {
             return self.skip(cursor, excess_ms);
         }
-        let now_ms = self.clock.now_ms();
-        self.correcting = match self.correcting {
-            Correcting::Lengthening { .. } if excess_ms < 0.0 => self.correcting,
-            Correcting::Shortening { .. } if excess_ms > DEAD_BAND_MS => self.correcting,
-            _ if excess_ms < 0.0 => Correcting::Lengthening { since_ms: now_ms },
-            _ if excess_ms > DEAD_BAND_MS => Correcting::Shortening { since_ms: now_ms },
-            _ => Correcting::No,
-        };
-        match self.correcting {
-            Correcting::No => Correction::None,
-            Correcting::Lengthening { since_ms } if gain_ms > LENGTHEN_HURRY_MS || now_ms - since_ms > LENGTHEN_PATIENCE_MS => {
-                Correction::Lengthen { by_ms: -excess_ms }
-            }
-            Correcting::Lengthening { .. } => Correction::LengthenPauses { by_ms: -excess_ms },
-            Correcting::Shortening { since_ms }
-                if excess_ms > SHORTEN_HURRY_MS || (excess_ms > SHORTEN_MIN_MS && now_ms - since_ms > SHORTEN_PATIENCE_MS) =>
-            {
-                Correction::Shorten { by_ms: excess_ms }
-            }
-            Correcting::Shortening { .. } => Correction::ShortenPauses { by_ms: excess_ms },
-        }
+        self.corrector.correct(self.clock.now_ms(), excess_ms, gain_ms)
     }
 
     fn skip(&mut self, cursor: i64, by_ms: f64) -> Correction {
         let units = (by_ms / self.pull_ms()).floor() as i64 * self.pull_units;
         self.playout = Playout::playing(cursor + units);
-        self.correcting = Correcting::No;
+        self.corrector.stop();
         Correction::Skipped { by_ms: units as f64 * UNIT_MS }
     }
 
@@ -446,7 +383,8 @@ impl JitterBuffer {
                 None => return Next::Silence,
             }
         }
-        let Playout::Playing { cursor, concealed_ms, late_since_ms, .. } = self.playout else { return Next::Silence };
+        self.decide();
+        let Playout::Playing { cursor, concealed_ms, late_since_ms, undecided, .. } = self.playout else { return Next::Silence };
         if let Some(timestamp) = self.at(cursor) {
             return self.take(cursor, timestamp);
         }
@@ -458,10 +396,33 @@ impl JitterBuffer {
             return Next::Silence;
         }
         let is_held = self.is_wait_wanted(cursor, unplayed);
-        let passed = if is_held { 0 } else { BLOCK_UNITS };
+        let (passed, in_doubt) = match (is_held, has_later) {
+            (true, _) => (0, 0),
+            (false, true) => (BLOCK_UNITS, 0),
+            (false, false) => (0, BLOCK_UNITS),
+        };
         self.stats.held_ms += if is_held { BLOCK_MS } else { 0.0 };
-        self.playout = Playout::Playing { cursor: cursor + passed, concealed_ms: concealed_ms + BLOCK_MS, late_since_ms, is_held };
+        self.playout = Playout::Playing {
+            cursor: cursor + passed,
+            concealed_ms: concealed_ms + BLOCK_MS,
+            late_since_ms,
+            is_held,
+            undecided: undecided + in_doubt,
+        };
         Next::Conceal { since_ms: concealed_ms as u32 }
+    }
+
+    /// What was concealed while the buffer was empty, was it the time of lost frames, or a wait for frames that the network
+    /// held up? The frame whose turn it was tells, when it comes, or a later one that came without it.
+    fn decide(&mut self) {
+        let Playout::Playing { cursor, concealed_ms, late_since_ms, is_held, undecided } = self.playout else { return };
+        if undecided == 0 || self.frames.range(cursor..).next().is_none() {
+            return;
+        }
+        let is_wait = self.frames.get(&cursor).is_some_and(|frame| !frame.is_copy);
+        let passed = if is_wait { 0 } else { undecided };
+        self.stats.held_ms += (undecided - passed) as f64 * UNIT_MS;
+        self.playout = Playout::Playing { cursor: cursor + passed, concealed_ms, late_since_ms, is_held, undecided: 0 };
     }
 
     /// Whether the frame at `cursor`, which is missing, is to be played later rather than not at all.

@@ -9,6 +9,7 @@
 
 mod arrivals;
 mod comfort;
+mod correction;
 mod delay;
 mod jitter;
 mod pull_clock;
@@ -23,8 +24,9 @@ pub mod testing;
 mod timeline;
 
 pub use ahoy_codec::{Application, Error as CodecError};
+pub use correction::Correction;
 pub use delay::DelaySettings;
-pub use jitter::{Correction, JitterBuffer, JitterStats, Next};
+pub use jitter::{JitterBuffer, JitterStats, Next};
 pub use receiver::{FrameDecoder, ReceiverStats, VoiceReceiver};
 pub use sender::{SenderSettings, SenderStats, VoiceSender};
 

@@ -13,10 +13,11 @@ mod choice;
 mod ladder;
 mod ledger;
 mod queue;
+mod round_trip;
 
 use std::time::{Duration, Instant};
 
-use ahoy_protocol::media::{COPIES_MAX, ReceiverReport};
+use ahoy_protocol::media::{COPIES_MAX, FrameDuration, ReceiverReport};
 
 use self::capacity::{Capacity, Seen, THIN_BPS};
 use self::choice::{Situation, expected_loss};
@@ -24,6 +25,7 @@ use self::ladder::{CLEAN, FLOOR, LADDER, LAN, START};
 pub use self::ladder::{DATAGRAM_OVERHEAD_BYTES, Rung, RungName};
 use self::ledger::{Ledger, LossStats, Told};
 use self::queue::Queue;
+use self::round_trip::RoundTrip;
 
 /// Decisions are taken this often, however often it is asked.
 const DECIDES_EVERY: Duration = Duration::from_millis(20);
@@ -33,8 +35,10 @@ const CHOOSES_EVERY: Duration = Duration::from_millis(100);
 const RECENT: Duration = Duration::from_millis(1_500);
 /// Loss in this time is reckoned with; a rung is left downwards when this has passed without.
 const LATELY: Duration = Duration::from_secs(10);
-/// Time that very heavy loss is measured over.
+/// Time that very heavy loss is measured over…
 const HEAVY_WINDOW: Duration = Duration::from_secs(4);
+/// … which are so many packets at least.
+const HEAVY_PACKETS: usize = 50;
 /// Above this share of lost packets, a third copy is worth its place…
 const HEAVY_FROM: f64 = 0.42;
 /// … and below this no longer.
@@ -48,8 +52,6 @@ const LAN_LOSS: f64 = 0.005;
 /// From this round trip on a path may be thin, and is approached with care. Below it, a link that is too thin for the first rung is found out within
 /// a second, and everybody else is spared the longer frames, by which the first word would come 40 ms later.
 const QUICK_RTT: Duration = Duration::from_millis(125);
-/// From here on it begins on the floor.
-const THIN_RTT: Duration = Duration::from_millis(130);
 /// From this round trip on, two copies of 40 ms would make talk halting…
 const FAR_RTT: Duration = Duration::from_millis(280);
 /// … and below this they do not.
@@ -70,18 +72,19 @@ const UNPROTECT_LEAST: Duration = Duration::from_secs(10);
 const UNPROTECT_MOST: Duration = Duration::from_secs(120);
 /// They were, if they are wanted again within this.
 const UNPROTECT_REGRET: Duration = Duration::from_secs(90);
-/// A change within so much of what is known to be carried is a probe of itself: L1, L2 and L3 are about as wide.
-const STEP: f64 = 1.25;
-/// But not on links as thin as this, in bits per second.
-const STEP_FROM_BPS: f64 = 40_000.0;
+/// A change within so much of what is known to be carried is tried as it is: L1, L2 and L3 are about as wide, and so is each narrow rung and the
+/// next.
+const STEP: f64 = 1.36;
+/// Above this many bits per second steps are small again: there is little above.
+const WIDE_BPS: f64 = 30_000.0;
 /// A probe doubles the rate at most…
 const PROBE_MOST: f64 = 2.0;
 /// … and on thin links, where that has failed, adds half to it.
 const PROBE_MOST_CAREFUL: f64 = 1.5;
 /// In its first seconds a call has reports no rarer than this, so that it finds its rung.
-const FIRST_REPORTS: Duration = Duration::from_millis(180);
+const FIRST_REPORTS: Duration = Duration::from_millis(80);
 /// The first seconds.
-const FIRST: Duration = Duration::from_secs(5);
+const FIRST: Duration = Duration::from_secs(3);
 /// Without any report for so long, little is sent.
 const SILENT: Duration = Duration::from_millis(2_500);
 /// That is, so many bits per second.
@@ -90,14 +93,23 @@ const SILENT_BPS: f64 = 30_000.0;
 const STOPPED: Duration = Duration::from_secs(10);
 /// One probe in this time.
 pub const STOPPED_PROBE_INTERVAL: Duration = Duration::from_millis(500);
+/// A buffer overflows when more is lost of late than this, and so many times what was lost in the last ten seconds.
+const OVERFLOW_LOSS: f64 = 0.05;
+const OVERFLOW_TIMES: f64 = 1.25;
+/// Reports are stuck when what comes queues for so long…
+const STUCK_QUEUE_MS: f64 = 120.0;
+/// … hardly anything was lost before…
+const STUCK_LOSS: f64 = 0.1;
+/// … and none has come for so long, where they are due every 100 ms, and a round trip.
+const STUCK_REPORTS: Duration = Duration::from_millis(300);
 /// Packets of which nothing is heard for so long, and two round trips, are stuck.
 const STUCK: Duration = Duration::from_millis(1_500);
 /// After a change of the path, the queue's base is learned anew for so long.
 const LEARNS_PATH: Duration = Duration::from_millis(1_000);
 /// What users who save data want to send at most, on the wire.
 const SAVER_BPS: u32 = 32_000;
-/// Round trips are believed up to here.
-const RTT_MAX: Duration = Duration::from_secs(5);
+/// Loss before a probe is counted over this.
+const BEFORE_PROBE: Duration = Duration::from_secs(4);
 
 /// The user's bounds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -167,7 +179,7 @@ pub struct RateFacts {
     pub mean_burst: f64,
     /// Queue before the bottleneck.
     pub queue: Duration,
-    /// Round trip.
+    /// Round trip, without queues.
     pub rtt: Duration,
     /// Sent of late, on the wire, in bits per second.
     pub wire_bps: u32,
@@ -196,6 +208,7 @@ pub struct RateController {
     unprotect_from: Instant,
     unprotected_at: Option<Instant>,
     unprotect_hold: Duration,
+    round_trip: RoundTrip,
     rtt: Duration,
     is_rtt_known: bool,
     is_relayed: bool,
@@ -207,6 +220,8 @@ pub struct RateController {
     reports: u32,
     reported_at: Instant,
     report_gap: Duration,
+    /// How long the other side's packets queue.
+    incoming_queue_ms: f64,
     /// When the first packet was sent since the last report.
     unanswered_since: Option<Instant>,
     has_news: bool,
@@ -221,7 +236,7 @@ impl RateController {
     /// For a call that begins at `now`.
     #[must_use]
     pub fn new(now: Instant, settings: RateSettings) -> Self {
-        let rung = FLOOR;
+        let rung = if START.wire_bps() <= settings.wire_bps_max() { START } else { FLOOR };
         Self {
             settings,
             ledger: Ledger::default(),
@@ -235,6 +250,7 @@ impl RateController {
             unprotect_from: now,
             unprotected_at: None,
             unprotect_hold: UNPROTECT_LEAST,
+            round_trip: RoundTrip::default(),
             rtt: Duration::from_millis(100),
             is_rtt_known: false,
             is_relayed: false,
@@ -245,6 +261,7 @@ impl RateController {
             reports: 0,
             reported_at: now,
             report_gap: Duration::from_millis(100),
+            incoming_queue_ms: 0.0,
             unanswered_since: None,
             has_news: false,
             decides_at: now,
@@ -268,11 +285,14 @@ impl RateController {
 
     /// A report has come.
     pub fn handle_report(&mut self, now: Instant, report: &ReceiverReport) {
-        match self.ledger.handle_report(now, report) {
+        match self.ledger.handle_report(report) {
             Told::Absurd => return,
             // A report that was overtaken says what used to be; one without news says nothing of a queue.
             Told::Stale => {}
-            Told::News => self.queue.handle_report(now, report.queueing_ms, report.queueing_max_ms),
+            Told::News => {
+                let sent = self.ledger.told_until().unwrap_or(now);
+                self.queue.handle_report(now, sent, report.queueing_ms, report.queueing_max_ms);
+            }
         }
         self.report_gap = now.saturating_duration_since(self.reported_at);
         self.reported_at = now;
@@ -281,9 +301,19 @@ impl RateController {
         self.has_news = true;
     }
 
+    /// What this side tells the other of its packets. Where a link narrows for both directions at once, what comes queues, and the reports on
+    /// what goes are stuck behind it: that alone says something.
+    pub fn handle_own_report(&mut self, report: &ReceiverReport) {
+        self.incoming_queue_ms = f64::from(report.queueing_ms);
+    }
+
     /// What is known of the path. `path_changed`: the packets go another way since the last call.
     pub fn handle_path(&mut self, now: Instant, rtt: Duration, is_relayed: bool, path_changed: bool) {
-        self.rtt = rtt.min(RTT_MAX);
+        if path_changed {
+            self.round_trip.clear();
+        }
+        self.round_trip.handle(now, rtt);
+        self.rtt = self.round_trip.least().unwrap_or(rtt);
         self.is_relayed = is_relayed;
         self.is_far = self.rtt > if self.is_far { FAR_RTT_UNTIL } else { FAR_RTT };
         if path_changed {
@@ -303,8 +333,7 @@ impl RateController {
         let rung = match self.rtt {
             _ if self.is_lan => LAN,
             rtt if rtt < QUICK_RTT => CLEAN,
-            rtt if rtt < THIN_RTT => START,
-            _ => return,
+            _ => START,
         };
         if rung.wire_bps() <= most {
             self.capacity.raise(now, f64::from(rung.wire_bps()));
@@ -320,7 +349,7 @@ impl RateController {
         self.decides_at = now + DECIDES_EVERY;
         self.weigh_loss();
         self.weigh_queue(now);
-        self.capacity.tick(now, &mut self.queue, &self.ledger);
+        self.capacity.tick(now, &mut self.queue, &self.ledger, self.recent.packets_lost(), self.has_news);
         if self.has_news || now >= self.chooses_at {
             self.chooses_at = now + CHOOSES_EVERY;
             self.choose(now);
@@ -346,7 +375,7 @@ impl RateController {
         self.lately = self.ledger.loss(back(LATELY));
         // What has lasted, and goes on; or has not been over for long.
         let heavy = self.ledger.loss(back(HEAVY_WINDOW));
-        let is_heavy = self.lately.packets > 80 && heavy.packets_lost() > HEAVY_FROM && self.lately.packets_lost() > HEAVY_FROM;
+        let is_heavy = self.lately.packets > HEAVY_PACKETS && heavy.packets_lost() > HEAVY_FROM && self.lately.packets_lost() > HEAVY_FROM;
         self.is_very_lossy = is_heavy || (self.is_very_lossy && self.lately.packets_lost() > HEAVY_UNTIL);
         let lan_rtt_most = if self.is_lan { LAN_RTT_MOST } else { LAN_RTT };
         let lan_loss_most = if self.is_lan { 2.0 * LAN_LOSS } else { LAN_LOSS };
@@ -354,22 +383,37 @@ impl RateController {
     }
 
     fn weigh_queue(&mut self, now: Instant) {
-        let is_losing = self.recent.packets >= 15 && self.recent.packets_lost() > 0.05;
+        // A full buffer loses more than the path does anyway.
+        let is_losing =
+            self.recent.packets >= 15 && self.recent.packets_lost() > OVERFLOW_LOSS + OVERFLOW_TIMES * self.lately.packets_lost();
         if self.has_news && self.reports >= REPORTS_LEAST {
-            let seen = Seen {
-                told_until: self.ledger.told_until(),
-                lost: self.recent.packets_lost(),
-                packets: self.recent.packets,
-                report_gap: self.report_gap,
-            };
+            let probed = self.capacity.probes_since().map(|begun| {
+                let before = self.ledger.loss_in(begun.checked_sub(BEFORE_PROBE).unwrap_or(begun), Some(begun));
+                (before, self.ledger.loss(begun))
+            });
+            let (before, during) = probed.unwrap_or_default();
+            let seen = Seen { told_until: self.ledger.told_until(), report_gap: self.report_gap, before, during };
             self.capacity.handle_report(now, &self.queue, seen);
         }
-        if !self.has_news || !self.queue.is_congested(now, is_losing) {
+        self.weigh_stuck_reports(now);
+        self.queue.set_cut(self.capacity.cut_at());
+        let Some(congestion) = self.queue.congestion(now, is_losing).filter(|_| self.has_news) else { return };
+        let sent_bps = self.ledger.sent_bps(now, Duration::from_millis(500)).min(f64::from(self.rung.wire_bps()) * 1.2);
+        let carried_bps = self.queue.busy().and_then(|busy| self.ledger.carried_bps(&busy));
+        self.capacity.cut(now, self.rtt, sent_bps.max(f64::from(FLOOR.wire_bps())), carried_bps, &self.queue, congestion);
+    }
+
+    /// Where a link narrows for both directions at once, what comes queues, and the reports on what goes are stuck in that queue, or lost at its
+    /// end. Half as much is sent until they say more.
+    fn weigh_stuck_reports(&mut self, now: Instant) {
+        let usual = self.rung.report_interval().max(FIRST_REPORTS);
+        let is_late = now.saturating_duration_since(self.reported_at) > STUCK_REPORTS * usual.as_millis() as u32 / 100 + self.rtt;
+        // Where much is lost anyway, so are reports.
+        let is_lossy = self.lately.packets_lost() > STUCK_LOSS;
+        if self.reports < REPORTS_LEAST || self.incoming_queue_ms < STUCK_QUEUE_MS || is_lossy || !is_late {
             return;
         }
-        let sent_bps = self.ledger.sent_bps(now, Duration::from_millis(500)).min(f64::from(self.rung.wire_bps()) * 1.2);
-        let delivered_bps = self.queue.grew_since().and_then(|since| self.ledger.delivered_bps(now, since));
-        self.capacity.cut(now, self.rtt, sent_bps.max(f64::from(FLOOR.wire_bps())), delivered_bps, &self.queue);
+        self.capacity.cut_unseen(now, &self.queue);
     }
 
     fn choose(&mut self, now: Instant) {
@@ -411,14 +455,32 @@ impl RateController {
     /// Tries for more than is known to be carried, where that would be better.
     fn reach(&mut self, now: Instant, situation: &Situation) {
         let budget_bps = self.capacity.budget_bps();
-        let wanted_bps = f64::from(self.wanted.wire_bps());
-        let promises = situation.rating(self.wanted) > situation.rating(self.base) + GAIN_OTHER;
+        let promises = |rung: Rung| situation.rating(rung) > situation.rating(self.base) + GAIN_OTHER;
         let is_ready = self.reports >= REPORTS_LEAST && self.queue.is_short() && self.capacity.may_probe(now);
-        if !promises || wanted_bps <= budget_bps || !is_ready {
+        let wanted_bps = f64::from(self.wanted.wire_bps());
+        if wanted_bps <= budget_bps || !promises(self.wanted) || !is_ready {
             return;
         }
-        if budget_bps >= STEP_FROM_BPS && wanted_bps <= STEP * budget_bps {
-            self.capacity.raise(now, wanted_bps);
+        // Long packets are few: a copy more is too big a step, and tells late.
+        let is_long = self.base.settings.duration > FrameDuration::Ms60;
+        let is_careful = is_long || self.capacity.has_failed();
+        let next = if self.capacity.passed() == 0 {
+            situation.next(self.base, budget_bps, STEP * budget_bps, GAIN_OTHER)
+        } else {
+            // What goes well goes on faster.
+            let faster = if budget_bps < THIN_BPS {
+                PROBE_MOST_CAREFUL
+            } else if budget_bps < WIDE_BPS {
+                PROBE_MOST
+            } else {
+                STEP
+            };
+            Some(situation.best(faster * budget_bps)).filter(|rung| f64::from(rung.wire_bps()) > budget_bps && promises(*rung))
+        };
+        if wanted_bps <= STEP * budget_bps && !is_careful {
+            self.capacity.begin_trial(now, wanted_bps, &self.queue);
+        } else if let Some(next) = next.filter(|_| is_careful) {
+            self.capacity.begin_trial(now, f64::from(next.wire_bps()), &self.queue);
         } else {
             self.probe(now, wanted_bps);
         }
@@ -473,8 +535,7 @@ impl RateController {
             return;
         }
         self.probe_copies = copies;
-        let lost_before = self.lately.packets_lost();
-        self.capacity.begin_probe(now, rate_bps(copies), &self.queue, lost_before);
+        self.capacity.begin_probe(now, rate_bps(copies), &self.queue);
     }
 
     /// What to send.

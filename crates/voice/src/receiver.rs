@@ -10,8 +10,9 @@ use ahoy_codec::{Decoder, Error};
 use ahoy_protocol::media::{MediaDatagram, MediaError, ReceiverReport, VoicePacket};
 
 use crate::comfort::ComfortNoise;
+use crate::correction::Correction;
 use crate::delay::DelaySettings;
-use crate::jitter::{Correction, JitterBuffer, JitterStats, Next, samples_to_ms};
+use crate::jitter::{JitterBuffer, JitterStats, Next, samples_to_ms};
 use crate::stretch::{self, LIKENESS_FAIR, LIKENESS_GOOD, PERIOD_MAX};
 use crate::{BLOCK_MS, BLOCK_SAMPLES, Block, SAMPLES_PER_MS};
 
@@ -59,11 +60,11 @@ const BACKGROUND_MAX: f32 = 0.02;
 /// Shortening takes away no more than this part of speech,
 const SHORTEN_SPEECH: f64 = 0.05;
 /// no more than this where the delay is [`FAR_MS`] too long,
-const SHORTEN_FAR: f64 = 0.1;
+const SHORTEN_FAR: f64 = 0.15;
 /// and no more than this part of pauses.
 const SHORTEN_PAUSE: f64 = 0.25;
-/// A delay so much too long is worth a hurry that can be heard.
-const FAR_MS: f64 = 100.0;
+/// A delay so much too long, two frames of 20 ms, is worth a hurry that can be heard by who listens for it.
+const FAR_MS: f64 = 40.0;
 /// Lengthening adds no more than this part: it is in a hurry, since frames are late as long as it lasts.
 const LENGTHEN: f64 = 0.2;
 

@@ -56,6 +56,7 @@ impl SenderSettings {
                 FrameDuration::Ms20 => FrameLength::Ms20,
                 FrameDuration::Ms40 => FrameLength::Ms40,
                 FrameDuration::Ms60 => FrameLength::Ms60,
+                FrameDuration::Ms120 => FrameLength::Ms120,
             },
         }
     }
@@ -65,7 +66,7 @@ impl SenderSettings {
 const PROBE_BLOCKS: u32 = 50;
 
 /// The first packet after a change of duration has no copies to carry; this many after it carry one in any case, so that the first is not left
-/// without. More would weigh on a link that has just become narrow.
+/// without. Longer frames without copies are sent where every byte queues: there it is left out.
 const SEAM_PACKETS: u32 = 1;
 
 /// What a sender has done, and what the other side told of it.
@@ -116,7 +117,7 @@ impl VoiceSender {
             encoder: Encoder::new(settings.encoder())?,
             settings,
             pending_settings: None,
-            frame: Vec::with_capacity(FrameDuration::Ms60.as_samples()),
+            frame: Vec::with_capacity(FrameDuration::Ms120.as_samples()),
             copies: VecDeque::with_capacity(COPIES_MAX + 1),
             sequence: 0,
             timestamp: 0,
@@ -236,7 +237,9 @@ impl VoiceSender {
             // A packet's copies have its own duration.
             self.copies.clear();
         }
-        if settings.duration != self.settings.duration || settings.application != self.settings.application {
+        let is_narrow = settings.copies == 0 && settings.duration > FrameDuration::Ms40;
+        let is_other = settings.duration != self.settings.duration || settings.application != self.settings.application;
+        if is_other && !is_narrow {
             self.seam = 1 + SEAM_PACKETS;
         }
         self.settings = settings;
@@ -313,13 +316,15 @@ mod tests {
     fn a_change_of_duration_waits_for_a_frames_end_and_copies_are_of_the_same_duration() {
         let mut sender = sender();
         push(&mut sender, 7);
-        sender.configure(SenderSettings { duration: FrameDuration::Ms60, copies: 0, ..RUNG });
-        let sent = push(&mut sender, 1 + 4 * 6);
+        sender.configure(SenderSettings { duration: FrameDuration::Ms40, copies: 0, ..RUNG });
+        let sent = push(&mut sender, 1 + 4 * 4);
+        sender.configure(SenderSettings { duration: FrameDuration::Ms120, copies: 0, ..RUNG });
+        let sent = [sent, push(&mut sender, 3 * 12)].concat();
         let packets: Vec<_> = sent.iter().map(|bytes| VoicePacket::decode(bytes).expect("it is one")).collect();
         let durations: Vec<_> = packets.iter().map(|packet| packet.duration.as_millis()).collect();
-        assert_eq!(durations, [20, 60, 60, 60, 60]);
-        // The first after the seam is protected by the second, although no copies are asked for.
-        assert_eq!(packets.iter().map(|packet| packet.frames.len()).collect::<Vec<_>>(), [3, 1, 2, 1, 1]);
+        assert_eq!(durations, [20, 40, 40, 40, 40, 120, 120, 120]);
+        // The first after a seam is protected by the second, although no copies are asked for, unless the link is narrow.
+        assert_eq!(packets.iter().map(|packet| packet.frames.len()).collect::<Vec<_>>(), [3, 1, 2, 1, 1, 1, 1, 1]);
         for pair in packets.windows(2) {
             assert_eq!(pair[1].sequence, pair[0].sequence + 1);
             assert_eq!(pair[1].timestamp - pair[0].timestamp, pair[0].duration.as_timestamp());

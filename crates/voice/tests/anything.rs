@@ -29,7 +29,7 @@ fn event() -> impl Strategy<Value = Event> {
     let frame = proptest::collection::vec(any::<u8>(), 0..80);
     prop_oneof![
         proptest::collection::vec(any::<u8>(), 0..60).prop_map(Event::Bytes),
-        (any::<u16>(), any::<u16>(), 0..4_usize, proptest::collection::vec(frame, 1..4))
+        (any::<u16>(), any::<u16>(), 0..5_usize, proptest::collection::vec(frame, 1..4))
             .prop_map(|(sequence, timestamp, duration, frames)| Event::Packet { sequence, timestamp, duration, frames }),
         (0..100_usize).prop_map(Event::Real),
         (0..100_usize).prop_map(Event::Real),
@@ -50,7 +50,7 @@ fn real_packets() -> Vec<Vec<u8>> {
 }
 
 fn encode(sequence: u16, timestamp: u16, duration: usize, frames: &[Vec<u8>]) -> Vec<u8> {
-    let durations = [FrameDuration::Ms10, FrameDuration::Ms20, FrameDuration::Ms40, FrameDuration::Ms60];
+    let durations = [FrameDuration::Ms10, FrameDuration::Ms20, FrameDuration::Ms40, FrameDuration::Ms60, FrameDuration::Ms120];
     let frames = frames.iter().map(Vec::as_slice).collect();
     VoicePacket { sequence, timestamp, duration: durations[duration], frames }.encode().unwrap()
 }

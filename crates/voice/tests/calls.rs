@@ -153,7 +153,7 @@ fn a_sender_that_stumbles_is_waited_for() {
 #[test]
 fn frames_of_every_duration_play() {
     let spoken = speech("alice");
-    for duration in [FrameDuration::Ms10, FrameDuration::Ms20, FrameDuration::Ms40, FrameDuration::Ms60] {
+    for duration in [FrameDuration::Ms10, FrameDuration::Ms20, FrameDuration::Ms40, FrameDuration::Ms60, FrameDuration::Ms120] {
         let mut call = Call::over(|_, sent_ms| vec![sent_ms + 10.0]);
         call.settings.duration = duration;
         let heard = call.speak(&spoken);

@@ -95,7 +95,8 @@ fn reports_tell_how_much_was_made_up_and_how_long_queues_were() {
 #[test]
 fn frames_may_change_their_duration_at_any_packet() {
     let mut listener = Listener::new();
-    let durations = [FrameDuration::Ms20, FrameDuration::Ms60, FrameDuration::Ms10, FrameDuration::Ms40, FrameDuration::Ms20];
+    let durations =
+        [FrameDuration::Ms20, FrameDuration::Ms60, FrameDuration::Ms120, FrameDuration::Ms10, FrameDuration::Ms40, FrameDuration::Ms20];
     for duration in durations {
         for packet in 0..100 {
             // Copies have the packet's own duration, so the first packets after a change have none.

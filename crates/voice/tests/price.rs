@@ -88,6 +88,34 @@ fn after_an_outage_of_any_length_sound_is_back_soon_and_the_delay_where_it_was()
 }
 
 #[test]
+fn what_the_network_held_up_is_played_in_full_and_what_it_lost_is_not_waited_for() {
+    const HELD_PACKETS: usize = 5;
+    for is_lost in [false, true] {
+        let mut delays_ms = vec![20.0; 1_000];
+        for back in 0..HELD_PACKETS {
+            // Lost is what comes when nobody cares any more.
+            delays_ms[500 + back] += if is_lost { 5_000.0 } else { ((HELD_PACKETS - back) * 20) as f64 };
+        }
+        let trace = Trace { interval_ms: 20, delays_ms };
+        let (mut before_ms, mut most_ms, mut after_ms) = (0.0, 0.0_f64, 0.0);
+        let (_, stats) = play(Instant::now(), &trace, Playout::at_phase(1.0), |now_ms, _, receiver| {
+            let delay_ms = receiver.jitter().delay_ms;
+            match now_ms {
+                ..10_000.0 => before_ms = delay_ms,
+                // What the buffer does not know yet to be lost is neither waited for nor gone.
+                10_140.0..13_000.0 => (most_ms, after_ms) = (most_ms.max(delay_ms), delay_ms),
+                _ => {}
+            }
+        });
+        println!("lost: {is_lost}: {before_ms:.0}, up to {most_ms:.0}, then {after_ms:.0} ms; {stats:?}");
+        assert!(stats.concealed_ms as usize <= (HELD_PACKETS + 1) * 20 && stats.skipped_ms == 0, "{stats:?}");
+        assert!(after_ms <= before_ms + 10.0, "{before_ms} to {after_ms} ms");
+        let (late, longest_ms) = if is_lost { (HELD_PACKETS as u64, before_ms + 10.0) } else { (1, before_ms + 110.0) };
+        assert!(stats.late <= late && most_ms <= longest_ms, "{most_ms} ms, {stats:?}");
+    }
+}
+
+#[test]
 fn frames_of_every_duration_are_played_on_every_network() {
     for interval_ms in [10, 20, 40, 60] {
         for weather in Weather::ALL {

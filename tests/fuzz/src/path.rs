@@ -148,7 +148,7 @@ fn agent_script(bytes: &[u8]) {
     for step in bytes.iter().take(STEPS_MAX) {
         now += Duration::from_millis(u64::from(step >> 3) * 8);
         match step & 7 {
-            0 => caller.handle_sent(now),
+            0 => caller.handle_sent(now, 128),
             1 => caller.handle_traffic(now, Way::Leg(LegId(0))),
             2 => caller.handle_traffic(now, peer_way()),
             3 => caller.set_leg(now, LegId(step >> 4 & 1), step & 8 != 0),

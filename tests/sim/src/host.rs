@@ -38,6 +38,8 @@ const PORT_MAPPING_RENEWED: Duration = Duration::from_secs(20);
 const REPLACED_PAUSE: Duration = Duration::from_secs(2);
 /// How often the connection to a relay is kept alive.
 const TENDED: Duration = Duration::from_secs(9);
+/// A packet of voice on the wire.
+const VOICE_BYTES: usize = 128;
 /// First port of extra sockets.
 const EXTRA_PORTS: u16 = 40_000;
 
@@ -120,6 +122,8 @@ pub struct Host {
     pub routes: Vec<(Duration, Route)>,
     /// When nothing at all came, and when something did again.
     pub silences: Vec<(Duration, bool)>,
+    /// Copies of its voice beyond the first of each packet: by further ways, and those sent again.
+    pub copies: Vec<Duration>,
     /// Moves that it sent.
     pub moves: u32,
     /// Legs that its agent took for dead.
@@ -175,6 +179,7 @@ impl Host {
             guard: Guard::default(),
             routes: Vec::new(),
             silences: Vec::new(),
+            copies: Vec::new(),
             moves: 0,
             legs_dead: 0,
         }
@@ -333,8 +338,9 @@ impl Host {
         }
         if let Some(number) = self.voice.poll(now) {
             let route = self.agent.route();
+            self.copies.extend(route.ways().skip(1).map(|_| now));
             self.send_along(now, route, &Payload::Voice(number), network);
-            self.agent.handle_sent(self.at(now));
+            self.agent.handle_sent(self.at(now), VOICE_BYTES);
         }
         self.run(now, network);
     }
@@ -676,6 +682,7 @@ impl Host {
             Event::Replay => {
                 let legs = Route::new(self.agent.route().ways().filter(|way| !way.is_direct()));
                 let recent: Vec<u32> = self.voice.recent().collect();
+                self.copies.extend(recent.iter().flat_map(|_| legs.ways().map(|_| now)));
                 recent.into_iter().for_each(|number| self.send_along(now, legs, &Payload::Voice(number), network));
             }
             Event::LegSilent(leg) => {

@@ -116,6 +116,12 @@ impl Link {
         self.is_up = is_up;
     }
 
+    /// Other packets are lost from here on.
+    pub fn set_loss(&mut self, loss: Loss) {
+        self.quality.loss = loss;
+        self.is_bad = false;
+    }
+
     /// When a packet that is sent at `now` arrives, and when its copy does; `None`: not.
     pub fn carry(&mut self, now: Duration, bytes: u32, carrier: Carrier, dice: &mut Dice) -> [Option<Duration>; 2] {
         if !self.is_up {

@@ -7,7 +7,7 @@
 
 use crate::dice::Dice;
 use crate::firewall::Firewall;
-use crate::link::{Carrier, Link, Quality};
+use crate::link::{Carrier, Link, Loss, Quality};
 use crate::nat::{Behaviour, Filtering, Nat};
 use crate::packet::Packet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -157,6 +157,8 @@ pub struct Topology {
     routers: Vec<Router>,
     /// Whether the core carries nothing but packets from and to servers.
     is_core_cut: bool,
+    /// Share of packets lost in the core that neither come from servers nor go to them.
+    core_loss: f64,
     dice: Dice,
 }
 
@@ -164,7 +166,7 @@ impl Topology {
     /// The core alone.
     #[must_use]
     pub fn new(dice: Dice) -> Self {
-        Self { segments: vec![Segment::default()], ports: Vec::new(), routers: Vec::new(), is_core_cut: false, dice }
+        Self { segments: vec![Segment::default()], ports: Vec::new(), routers: Vec::new(), is_core_cut: false, core_loss: 0.0, dice }
     }
 
     /// A segment of its own, without a way out: a virtual private network.
@@ -272,6 +274,17 @@ impl Topology {
         self.ports[port.0].down.set_up(is_up);
     }
 
+    /// Lets a port's link lose other packets from here on, in either direction.
+    pub fn set_loss(&mut self, port: PortId, loss: Loss) {
+        self.ports[port.0].up.set_loss(loss);
+        self.ports[port.0].down.set_loss(loss);
+    }
+
+    /// Lets the core lose so many of the packets that neither come from servers nor go to them.
+    pub fn set_core_loss(&mut self, share: f64) {
+        self.core_loss = share;
+    }
+
     /// Lets the core carry packets from and to servers alone, as where somebody between two carriers drops what they send each other; or
     /// everything again.
     pub fn set_core_cut(&mut self, is_cut: bool) {
@@ -314,6 +327,9 @@ impl Topology {
     /// Sends a packet from a port into its segment; `None`: it does not get anywhere.
     pub fn send(&mut self, now: Duration, port: PortId, packet: &Packet) -> Option<Hop> {
         let to = self.next(port, packet.to.ip())?;
+        if self.is_beside_servers(port, to) && self.dice.is_hit(self.core_loss) {
+            return None;
+        }
         let bytes = packet.bytes();
         let mut at = self.ports[port.0].up.carry(now, bytes, packet.carrier, &mut self.dice);
         // A copy that was made on the first link goes over the second without being copied again.
@@ -333,11 +349,16 @@ impl Topology {
         let others = segment.ports.iter().filter(|other| **other != port);
         let known = others.copied().find(|other| self.ports[other.0].has(ip));
         let to = known.or(segment.gateway.filter(|gateway| *gateway != port))?;
-        if self.is_core_cut && self.ports[port.0].segment == CORE && ![port, to].iter().any(|end| self.is_server(*end)) {
+        if self.is_core_cut && self.is_beside_servers(port, to) {
             return None;
         }
         let crosses = segment.gateway == Some(to) || segment.gateway == Some(port);
         (crosses || !segment.is_isolating).then_some(to)
+    }
+
+    /// Whether a packet between these two ports crosses the core from home to home.
+    fn is_beside_servers(&self, port: PortId, to: PortId) -> bool {
+        self.ports[port.0].segment == CORE && ![port, to].iter().any(|end| self.is_server(*end))
     }
 
     fn is_server(&self, port: PortId) -> bool {

@@ -2,7 +2,7 @@
 
 use crate::dice::Dice;
 use crate::host::{CALLEE, CALLER, Host, HostPlan};
-use crate::link::Quality;
+use crate::link::{Loss, Quality};
 use crate::network::Network;
 use crate::packet::Message;
 use crate::place::{Addresses, Families, Ground, OBSERVERS};
@@ -29,6 +29,20 @@ pub enum Fault {
         /// Put back.
         is_up: bool,
     },
+    /// By a host's first interface, over which all its ways lead, packets are lost from here on, in either direction.
+    Losses {
+        /// Whose.
+        host: usize,
+        /// Which.
+        loss: Loss,
+    },
+    /// A relay's line loses packets from here on, in either direction.
+    RelayLosses {
+        /// Which.
+        relay: usize,
+        /// Which packets.
+        loss: Loss,
+    },
     /// A router is switched off, or on; it forgets nothing.
     Router {
         /// Which.
@@ -40,6 +54,8 @@ pub enum Fault {
     Reboot(RouterId),
     /// The core carries nothing between the two hosts' homes, or does again; the way to servers is not touched.
     Cut(bool),
+    /// The core loses this share of the packets between the two homes; the way to servers is not touched.
+    CoreLoss(f64),
     /// A relay dies, or comes back without its legs.
     Relay {
         /// Which.
@@ -226,9 +242,12 @@ impl World {
                     self.schedule(self.now + CHANGE_NOTICED, Fault::Noticed { host });
                 }
             }
+            Fault::Losses { host, loss } => self.network.topology.set_loss(self.interfaces[host], loss),
+            Fault::RelayLosses { relay, loss } => self.network.topology.set_loss(self.servers[OBSERVERS + relay].port(), loss),
             Fault::Router { router, is_up } => self.network.topology.set_router(router, is_up),
             Fault::Reboot(router) => self.network.topology.reboot(router),
             Fault::Cut(is_cut) => self.network.topology.set_core_cut(is_cut),
+            Fault::CoreLoss(share) => self.network.topology.set_core_loss(share),
             Fault::Relay { relay, is_up } => {
                 let server = &mut self.servers[OBSERVERS + relay];
                 server.restart(self.now);

@@ -2,8 +2,10 @@
 
 use crate::speech::Voice;
 use crate::stage::{Pair, Stage};
+use crate::wire::{self, Content};
 use ahoy_lab::{Event, Process};
 use ahoy_netlab::link::{ShapeSettings, Summary};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -21,6 +23,18 @@ pub(crate) const QUEUE_MS_MAX: f64 = 1_000.0;
 /// Packets from this size on are voice; acknowledgements, probes and reports are shorter.
 pub(crate) const VOICE_BYTES_MIN: usize = 90;
 
+/// Where a call's sound comes from and goes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Devices {
+    /// Files, without processing.
+    Files,
+    /// Files behind devices that are none.
+    Virtual {
+        /// Whether the microphone's sound is processed.
+        is_processed: bool,
+    },
+}
+
 /// A call to be made.
 #[derive(Debug, Clone)]
 pub(crate) struct CallPlan {
@@ -32,10 +46,11 @@ pub(crate) struct CallPlan {
     pub(crate) changes: Vec<(f64, [ShapeSettings; 2])>,
     /// How long it lasts after that; nothing: as long as the speech.
     pub(crate) seconds: Option<f64>,
+    pub(crate) devices: Devices,
 }
 
 /// What one direction of a call came to.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Direction {
     /// The voice that was sent.
     pub(crate) voice: usize,
@@ -68,7 +83,7 @@ pub(crate) struct CallOutcome {
 impl CallPlan {
     /// A call over a link with nothing but the usual delay, which becomes `shapes` once it stands.
     pub(crate) fn steady(id: String, shapes: [ShapeSettings; 2]) -> Self {
-        Self { id, before: delay_only(), changes: vec![(0.0, shapes)], seconds: None }
+        Self { id, before: delay_only(), changes: vec![(0.0, shapes)], seconds: None, devices: Devices::Files }
     }
 }
 
@@ -93,12 +108,17 @@ pub(crate) fn make(stage: &Stage, pair: &Pair, voices: &[Voice; 2], plan: &CallP
     for end in [caller, callee] {
         stage.shape(end, &plan.before);
     }
-    let sound = |voice: &Voice, recording: &Path| ["--play".to_owned(), text(&voice.file()), "--record".to_owned(), text(recording)];
-    let [first, second] = voices;
-    let answering = sound(second, &at_callee);
-    let online = callee.person.online(&[&["--auto-answer"], &answering.each_ref().map(String::as_str)[..]].concat());
-    let calling = sound(first, &at_caller);
-    let call = caller.person.call(&callee.person.name, &calling.each_ref().map(String::as_str));
+    let virtually: &[&str] = match plan.devices {
+        Devices::Files => &[],
+        Devices::Virtual { is_processed } => {
+            set_processing(pair, is_processed);
+            &["--virtual-devices"]
+        }
+    };
+    let [first, second] = voices.each_ref().map(|voice| text(&voice.file()));
+    let (to_caller, to_callee) = (text(&at_caller), text(&at_callee));
+    let online = callee.person.online(&[&["--auto-answer", "--play", &second, "--record", &to_callee], virtually].concat());
+    let call = caller.person.call(&callee.person.name, &[&["--play", &first, "--record", &to_caller], virtually].concat());
     for side in [&call, &online] {
         let _ = side.wait_for("media", LONG);
         let _ = side.try_event(0, "path", DIRECT_WAIT, |path| path.text("kind") == "direct" || path.text("kind") == "lan");
@@ -129,6 +149,9 @@ pub(crate) fn make(stage: &Stage, pair: &Pair, voices: &[Voice; 2], plan: &CallP
     let callers = end_call(call);
     let _ = online.try_event(0, "ended", LONG, |_| true);
     let callees = online.stop().events();
+    if plan.devices != Devices::Files {
+        set_processing(pair, true);
+    }
     let [caller_to_callee, callee_to_caller] = wire;
     let directions = [
         direction(0, at_callee, caller_to_callee, &callers, &callees, cpu[0]),
@@ -139,6 +162,16 @@ pub(crate) fn make(stage: &Stage, pair: &Pair, voices: &[Voice; 2], plan: &CallP
     outcome
 }
 
+/// Has both process the microphone's sound as they do by default, or not at all.
+pub(crate) fn set_processing(pair: &Pair, is_processed: bool) {
+    let (switch, suppression) = if is_processed { ("on", "moderate") } else { ("off", "off") };
+    for end in [&pair.caller, &pair.callee] {
+        for (key, value) in [("echo-canceller", switch), ("noise-suppression", suppression), ("gain-control", switch)] {
+            let _ = end.person.run(&["settings", "set", key, value]).succeeded();
+        }
+    }
+}
+
 impl CallOutcome {
     /// Leaves what both sides told and what went over the link for whoever looks closer.
     fn keep(&self, folder: &Path) {
@@ -147,9 +180,11 @@ impl CallOutcome {
             serde_json::json!({"sender": events(&direction.sender), "receiver": events(&direction.receiver), "wire": direction.wire})
         });
         let all = serde_json::json!({"changed_us": self.changed_us, "directions": directions});
-        let path = folder.join(format!("{}.json", self.plan.id));
-        if let Err(error) = std::fs::write(&path, all.to_string()) {
-            eprintln!("  {}: {error}", path.display());
+        for (ending, text) in [("json", all.to_string()), ("txt", wire::by_second(self))] {
+            let path = folder.join(format!("{}.{ending}", self.plan.id));
+            if let Err(error) = std::fs::write(&path, text) {
+                eprintln!("  {}: {error}", path.display());
+            }
         }
     }
 }
@@ -174,19 +209,22 @@ fn direction(voice: usize, recording: PathBuf, wire: Summary, sender: &[Event], 
     }
 }
 
-/// Makes all the calls, as many at a time as there are pairs.
-pub(crate) fn make_all(stage: &Stage, voices: &[Voice; 2], plans: Vec<CallPlan>, folder: &Path) -> Vec<CallOutcome> {
+/// Makes all the calls, as many at a time as there are pairs. One that cannot be made is told and left out, and so are its rows.
+pub(crate) fn make_all(stage: &Stage, pairs: &[Pair], voices: &[Voice; 2], plans: Vec<CallPlan>, folder: &Path) -> Vec<CallOutcome> {
     let queue = std::sync::Mutex::new(plans.into_iter().enumerate());
     let outcomes = std::sync::Mutex::new(Vec::new());
     std::thread::scope(|scope| {
-        for pair in &stage.pairs {
+        for pair in pairs {
             scope.spawn(|| {
                 loop {
                     let next = queue.lock().expect("no call panics with the queue in hand").next();
                     let Some((number, plan)) = next else { return };
                     eprintln!("  call {}", plan.id);
-                    let outcome = make(stage, pair, voices, &plan, folder);
-                    outcomes.lock().expect("no call panics with the outcomes in hand").push((number, outcome));
+                    // What runs as part of a call ends with it; the next one begins anew.
+                    match catch_unwind(AssertUnwindSafe(|| make(stage, pair, voices, &plan, folder))) {
+                        Ok(outcome) => outcomes.lock().expect("no call panics with the outcomes in hand").push((number, outcome)),
+                        Err(_) => eprintln!("  call {} could not be made", plan.id),
+                    }
                 }
             });
         }
@@ -204,17 +242,8 @@ impl Direction {
 
     /// Times in Unix microseconds and sizes of packets that carry voice. A packet that is sent two ways at once counts once.
     pub(crate) fn voice_packets(&self) -> Vec<(f64, f64)> {
-        /// Copies for two ways leave directly one after the other; frames are at least twice this apart.
-        const TWIN_US: u64 = 5_000;
-        let mut packets: Vec<(f64, f64)> = Vec::new();
-        let mut last: Option<&ahoy_netlab::link::Row> = None;
-        for row in self.wire.rows.iter().filter(|row| row.1 as usize >= VOICE_BYTES_MIN) {
-            if last.is_none_or(|last| last.3 == row.3 || row.0 - last.0 > TWIN_US) {
-                packets.push((row.0 as f64, f64::from(row.1)));
-                last = Some(row);
-            }
-        }
-        packets
+        let voice = wire::contents(self).into_iter().filter(|(_, content)| *content == Content::Voice);
+        voice.map(|(row, _)| (row.0 as f64, f64::from(row.1))).collect()
     }
 
     /// Kilobits a second of all IP packets that this end sent between two times in Unix microseconds.

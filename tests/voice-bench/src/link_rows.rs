@@ -1,6 +1,6 @@
 //! The rows of links that are thin, that change, or that are long: what the sender makes of them.
 
-use crate::call::{CallOutcome, CallPlan, Direction, QUEUE_MS_MAX, delay_only, lossy};
+use crate::call::{CallOutcome, CallPlan, Devices, Direction, QUEUE_MS_MAX, delay_only, lossy};
 use crate::loss::Kind;
 use crate::plot::Chart;
 use crate::quality_rows::SETTLE_US;
@@ -50,6 +50,7 @@ pub(crate) fn plans(is_quick: bool) -> Vec<CallPlan> {
             before: delay_only(),
             changes: vec![(STEP_S.0, step(0)), (STEP_S.1, both(delay_only()))],
             seconds: Some(STEP_SECONDS),
+            devices: Devices::Files,
         },
         CallPlan::steady("thin".to_owned(), both(narrow(THIN_KBPS))),
         CallPlan {
@@ -57,19 +58,21 @@ pub(crate) fn plans(is_quick: bool) -> Vec<CallPlan> {
             before: narrow(DROP_KBPS.0),
             changes: vec![(DROP_AFTER_S, both(narrow(DROP_KBPS.1)))],
             seconds: Some(DROP_SECONDS),
+            devices: Devices::Files,
         },
-        CallPlan { id: "long".to_owned(), before: long, changes: vec![(0.0, [far(0), far(1)])], seconds: None },
+        CallPlan { id: "long".to_owned(), before: long, changes: vec![(0.0, [far(0), far(1)])], seconds: None, devices: Devices::Files },
         CallPlan {
             id: "cpu".to_owned(),
             before: delay_only(),
             changes: Vec::new(),
             seconds: Some(if is_quick { cpu_quick_seconds } else { cpu_seconds }),
+            devices: Devices::Files,
         },
     ]
 }
 
-/// The rows.
-pub(crate) fn rows(outcomes: &[CallOutcome], scores: &BTreeMap<String, Score>) -> Vec<Row> {
+/// The rows of those calls that were planned.
+pub(crate) fn rows(planned: &[String], outcomes: &[CallOutcome], scores: &BTreeMap<String, Score>) -> Vec<Row> {
     let row = |outcome: &CallOutcome| match outcome.plan.id.as_str() {
         "step" => Some(step_row(outcome)),
         "long" => Some(long_row(outcome)),
@@ -78,7 +81,10 @@ pub(crate) fn rows(outcomes: &[CallOutcome], scores: &BTreeMap<String, Score>) -
         "cpu" => Some(cpu_row(outcome)),
         _ => None,
     };
-    outcomes.iter().filter_map(row).collect()
+    let not_made = plans(false).into_iter().map(|plan| plan.id).filter(|id| planned.contains(id));
+    let not_made = not_made.filter(|id| !outcomes.iter().any(|outcome| outcome.plan.id == *id));
+    let missing = not_made.map(|id| Row::missing(format!("the call \"{id}\""), "", "it could not be made"));
+    outcomes.iter().filter_map(row).chain(missing).collect()
 }
 
 /// How long after each change of loss the rung was the one that stayed, in the worse direction.
@@ -114,11 +120,12 @@ fn step_row(outcome: &CallOutcome) -> Row {
     Row::measured(what, format!("{up:.1}, {back:.1} ({})", told.join("; ")), limit, up <= up_max && back <= back_max)
 }
 
-/// When packets of voice came to have the size and the distance that they have in the last quarter until `to`, in seconds after `from`: the sender's
-/// settings as the wire shows them. A window of a few packets is compared, so that one odd packet is none.
+/// When packets of voice came to have the size that they have in the last quarter until `to`, in seconds after `from`: the sender's settings as the wire shows
+/// them. A window of a few packets is compared, so that one odd packet is none; and a probe, which lasts a second, is no other rung.
 fn settled_after(packets: &[(f64, f64)], from: f64, to: f64) -> f64 {
     const WINDOW: usize = 5;
     const TOLERANCE: f64 = 0.05;
+    const PROBE_US: f64 = 1.5e6;
     let voice: Vec<(f64, f64)> = packets.iter().copied().filter(|(time, _)| (from..to).contains(time)).collect();
     let median = |values: &[(f64, f64)]| {
         let mut sizes: Vec<f64> = values.iter().map(|(_, bytes)| *bytes).collect();
@@ -126,10 +133,19 @@ fn settled_after(packets: &[(f64, f64)], from: f64, to: f64) -> f64 {
         sizes.get(sizes.len() / 2).copied().unwrap_or(f64::NAN)
     };
     let settled = median(&voice[voice.len() * 3 / 4..]);
-    let differs = |window: &[(f64, f64)]| (median(window) - settled).abs() > TOLERANCE * settled;
-    let last_other = voice.windows(WINDOW).rposition(differs);
-    let first = last_other.map_or(0, |at| at + WINDOW);
-    voice.get(first).map_or(f64::INFINITY, |(time, _)| (time - from) / 1e6)
+    let is_other: Vec<bool> = voice.windows(WINDOW).map(|window| (median(window) - settled).abs() > TOLERANCE * settled).collect();
+    let mut settled_us = if is_other.is_empty() { f64::INFINITY } else { from };
+    let mut begin = 0;
+    for run in is_other.chunk_by(|one, next| one == next) {
+        let end = begin + run.len();
+        // The last packet of a window that is as it shall be.
+        let until = voice.get(end - 1 + WINDOW).map_or(f64::INFINITY, |(time, _)| *time);
+        if run[0] && (begin == 0 || until - voice[begin].0 > PROBE_US) {
+            settled_us = until;
+        }
+        begin = end;
+    }
+    (settled_us - from) / 1e6
 }
 
 /// How late packets of voice left against the even pace of their frames, of one in a hundred.
@@ -143,32 +159,45 @@ fn long_row(outcome: &CallOutcome) -> Row {
     let mut late: Vec<f64> = seconds.iter().flatten().flatten().copied().collect();
     late.sort_by(f64::total_cmp);
     let at = |share: f64| late.get((late.len() as f64 * share) as usize).copied().unwrap_or(f64::NAN);
-    let told = format!("{:.1}, {:.1} ms ({judged} of {} s)", at(0.5), at(0.99), seconds.len());
+    let others = if judged < seconds.len() { "; in the others frames changed their length" } else { "" };
+    let told = format!("{:.1}, {:.1} ms ({judged} of {} s{others})", at(0.5), at(0.99), seconds.len());
     Row::measured(what, told, limit, at(0.99) <= LONG_LIMIT_MS && 2 * judged >= seconds.len())
 }
 
-/// Lateness of each packet of voice since `from`, second by second, against a grid of the frames' length that touches the earliest of the second. `None` for
-/// a second in which not as many packets left as fit in it: the frames' length changed, or packets are missing.
+/// Lateness of each packet of voice since `from`, second by second, against a grid of the frames' length that touches the earliest of the second; a packet
+/// that is missing is late for ever. `None` for a second in which, or beside which, the frames' length changed: nobody can tell the grid from outside.
 fn lateness_ms(packets: &[(f64, f64)], from: f64) -> Vec<Option<Vec<f64>>> {
     const SECOND_US: f64 = 1e6;
     let end = packets.last().map_or(from, |(time, _)| *time);
     let seconds = ((end - from) / SECOND_US).max(0.0) as usize;
+    let within = |second: usize| -> Vec<f64> {
+        let begin = from + second as f64 * SECOND_US;
+        packets.iter().map(|(time, _)| *time).filter(|time| (begin..begin + SECOND_US).contains(time)).collect()
+    };
+    let frames: Vec<f64> = (0..seconds).map(|second| frame_us(&within(second))).collect();
     (0..seconds)
         .map(|second| {
-            let begin = from + second as f64 * SECOND_US;
-            let times: Vec<f64> = packets.iter().map(|(time, _)| *time).filter(|time| (begin..begin + SECOND_US).contains(time)).collect();
-            let mut gaps: Vec<f64> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
-            gaps.sort_by(f64::total_cmp);
-            let frame = (gaps.get(gaps.len() / 2)? / 10_000.0).round().max(1.0) * 10_000.0;
-            // One more or less, by where the second begins.
-            if (times.len() as f64 - SECOND_US / frame).abs() > 1.5 {
+            let (times, frame) = (within(second), frames[second]);
+            let beside = &frames[second.saturating_sub(1)..(second + 2).min(seconds)];
+            if beside.iter().any(|other| *other != frame) {
                 return None;
             }
             let places: Vec<f64> = times.iter().enumerate().map(|(i, time)| time - i as f64 * frame).collect();
             let first = places.iter().copied().fold(f64::MAX, f64::min);
-            Some(places.into_iter().map(|place| (place - first) / 1_000.0).collect())
+            // One less may be due to where the second begins.
+            let missing = ((SECOND_US / frame) as usize).saturating_sub(times.len() + 1);
+            let late = places.into_iter().map(|place| (place - first) / 1_000.0);
+            Some(late.chain(std::iter::repeat_n(f64::INFINITY, missing)).collect())
         })
         .collect()
+}
+
+/// The length of most frames, from the times at which their packets left: a multiple of 10 ms.
+fn frame_us(times: &[f64]) -> f64 {
+    const UNIT_US: f64 = 10_000.0;
+    let mut gaps: Vec<f64> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    gaps.sort_by(f64::total_cmp);
+    gaps.get(gaps.len() / 2).map_or(0.0, |gap| (gap / UNIT_US).round().max(1.0) * UNIT_US)
 }
 
 fn thin_row(outcome: &CallOutcome, scores: &BTreeMap<String, Score>) -> Row {
@@ -259,13 +288,13 @@ mod tests {
 
     #[test]
     fn lateness_is_told_from_the_pace_and_a_change_of_frames_is_left_out() {
-        let even = (0..100).map(|i| f64::from(i) * 20_000.0 + if i == 30 { 15_000.0 } else { 0.0 });
-        let longer = (0..25).map(|i| 2e6 + f64::from(i) * 20_000.0).chain((0..38).map(|i| 2.5e6 + f64::from(i) * 40_000.0));
-        let packets: Vec<(f64, f64)> = even.chain(longer).map(|time| (time, 150.0)).collect();
-        let seconds = lateness_ms(&packets, 0.0);
+        let even = (0..200).map(|i| f64::from(i) * 20_000.0 + if i == 30 { 15_000.0 } else { 0.0 });
+        let longer = (0..50).map(|i| 4e6 + f64::from(i) * 40_000.0);
+        let packets: Vec<(f64, f64)> = even.filter(|time| !(1.1e6..1.2e6).contains(time)).chain(longer).map(|time| (time, 150.0)).collect();
         let worst = |second: &Option<Vec<f64>>| second.as_ref().map(|late| late.iter().copied().fold(0.0, f64::max));
-        let worst: Vec<Option<f64>> = seconds.iter().map(worst).collect();
-        assert_eq!(worst[..3], [Some(15.0), Some(0.0), None]);
+        let worst: Vec<Option<f64>> = lateness_ms(&packets, 0.0).iter().map(worst).collect();
+        // Late, missing, even, and a change.
+        assert_eq!(worst[..4], [Some(15.0), Some(f64::INFINITY), Some(0.0), None]);
     }
 
     #[test]
@@ -274,5 +303,15 @@ mod tests {
         let settled = settled_after(&packets, 0.0, 1e7);
         assert!((settled - 1.5).abs() < 0.15, "{settled}");
         assert!(settled_after(&packets[100..], 2e6, 1e7) < 0.1);
+    }
+
+    #[test]
+    fn a_probe_is_no_other_rung_and_a_longer_change_is() {
+        let with = |other: std::ops::Range<u32>| -> Vec<(f64, f64)> {
+            let bytes = |i: u32| if i < 50 || other.contains(&i) { 120.0 } else { 180.0 };
+            (0..500).map(|i| (f64::from(i) * 20_000.0, bytes(i))).collect()
+        };
+        assert!((settled_after(&with(200..250), 0.0, 1e7) - 1.0).abs() < 0.15);
+        assert!((settled_after(&with(200..300), 0.0, 1e7) - 6.0).abs() < 0.15);
     }
 }

@@ -15,7 +15,7 @@ pub(crate) struct Chart {
 const WIDTH: f64 = 640.0;
 const HEIGHT: f64 = 360.0;
 const LEFT: f64 = 56.0;
-const RIGHT: f64 = 190.0;
+const RIGHT: f64 = 210.0;
 const TOP: f64 = 40.0;
 const BOTTOM: f64 = 48.0;
 /// Told apart by people who see few colours, too.

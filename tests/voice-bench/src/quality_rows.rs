@@ -5,6 +5,7 @@ use crate::call::{CallOutcome, CallPlan, Direction, delay_only, lossy};
 use crate::loss::Kind;
 use crate::plot::Chart;
 use crate::rival::{self, Rival};
+use crate::rival_programs::{self, Heard};
 use crate::score::{Recording, Score};
 use crate::speech::Voice;
 use crate::table::Row;
@@ -153,30 +154,56 @@ fn means<'a>(scores: &BTreeMap<String, Score>, ids: impl Iterator<Item = &'a str
     Means { pesq: mean(|score| score.pesq), plcmos: mean(|score| score.plcmos) }
 }
 
-/// The rows.
-pub(crate) fn rows(is_quick: bool, outcomes: &[CallOutcome], scores: &BTreeMap<String, Score>) -> Vec<Row> {
-    let is_made = |id: &String| outcomes.iter().any(|outcome| outcome.plan.id == *id);
+/// The least PESQ and PLCMOS, and the most kilobits a second.
+type Limits = (f64, f64, f64);
+/// Makes a row of calls, by what it is called, their names, and what is asked.
+type MakeRow<'a> = &'a dyn Fn(String, &[String], Limits) -> Row;
+
+/// The rows of those calls that were planned.
+pub(crate) fn rows(is_quick: bool, planned: &[String], outcomes: &[CallOutcome], scores: &BTreeMap<String, Score>) -> Vec<Row> {
     let mut rows = Vec::new();
-    if is_made(&CLEAN_ID.to_owned()) {
-        rows.push(clean_row(outcomes, scores));
+    let mut add = |what: String, ids: &[String], limits: Limits, row: MakeRow<'_>| {
+        if ids.iter().any(|id| planned.contains(id)) {
+            let is_made = |id: &String| outcomes.iter().any(|outcome| outcome.plan.id == *id);
+            let row = if ids.iter().all(is_made) { row(what, ids, limits) } else { Row::missing(what, "", "a call could not be made") };
+            rows.push(row);
+        }
+    };
+    let clean = [CLEAN_ID.to_owned()];
+    let (payload_max, pesq_min, plcmos_min) = CLEAN;
+    let limits = (pesq_min, plcmos_min, payload_max);
+    add("no loss: PESQ-WB, PLCMOS, kb/s of payload".to_owned(), &clean, limits, &|what, ids, limits| {
+        score_row(what, ids, outcomes, scores, limits, payload_kbps)
+    });
+    add("the same call: mouth to ear, files for devices, less the link".to_owned(), &clean, limits, &|what, _, _| {
         let delays = [0, 1].map(|voice| scores.get(&format!("{CLEAN_ID}-{voice}")).map_or(f64::NAN, |score| score.delay_ms));
         let mouth_to_ear = (delays[0] + delays[1]) / 2.0 - crate::call::ONE_WAY_MS;
-        rows.push(Row::told("the same call: mouth to ear, files for devices, less the link", format!("{mouth_to_ear:.0} ms")));
-    }
-    for (kind, percent, pesq_min, plcmos_min) in LIMITS {
-        let ids = ids(is_quick, kind, percent, false);
+        Row::told(what, format!("{mouth_to_ear:.0} ms"))
+    });
+    let usual = LIMITS.map(|(kind, percent, pesq, plcmos)| {
         let what = format!("{} loss, {percent} %: PESQ-WB, PLCMOS, kb/s on the wire", kind.word());
-        if ids.iter().any(is_made) {
-            rows.push(loss_row(what, &ids, outcomes, scores, (pesq_min, plcmos_min, WIRE_KBPS_MAX)));
-        }
-    }
-    let (percent, wire_max, pesq_min, plcmos_min) = HEAVY;
-    let ids = ids(is_quick, Kind::Random, percent, true);
-    let what = format!("random loss, {percent} %, with room for more");
-    if ids.iter().any(is_made) {
-        rows.push(loss_row(what, &ids, outcomes, scores, (pesq_min, plcmos_min, wire_max)));
+        (what, ids(is_quick, kind, percent, false), (pesq, plcmos, WIRE_KBPS_MAX))
+    });
+    let (percent, wire_max, pesq, plcmos) = HEAVY;
+    let what = format!("random loss, {percent} %, with room for more: PESQ-WB, PLCMOS, kb/s on the wire");
+    let heavy = (what, ids(is_quick, Kind::Random, percent, true), (pesq, plcmos, wire_max));
+    for (what, ids, limits) in usual.into_iter().chain([heavy]) {
+        add(what, &ids, limits, &|what, ids, limits| score_row(what, ids, outcomes, scores, limits, settled_wire_kbps));
     }
     rows
+}
+
+/// How the programs of others sound with bursty loss, with ours beside them where the same losses were met.
+pub(crate) fn programs_row(heard: &[Heard], scores: &BTreeMap<String, Score>) -> Option<Row> {
+    let line = |id: &dyn Fn(u32) -> String| {
+        let told =
+            rival_programs::PERCENT.map(|percent| scores.get(&id(percent)).map_or("–".to_owned(), |score| format!("{:.2}", score.pesq)));
+        told.join(" / ")
+    };
+    let ours = line(&|percent| if percent == 0 { format!("{CLEAN_ID}-1") } else { format!("bursty-{percent}-0-1") });
+    let theirs = heard.iter().map(|heard| format!("{} {}", heard.program.name(), line(&|percent| heard.program.recording(percent))));
+    let row = Row::told("no loss, and bursty loss of 10 / 20 / 30 / 50 %, one seed, the female voice alone: PESQ-WB", ours);
+    (!heard.is_empty()).then(|| row.with_rivals(theirs.collect::<Vec<_>>().join("; ")))
 }
 
 fn ids(is_quick: bool, kind: Kind, percent: u32, has_room: bool) -> Vec<String> {
@@ -184,11 +211,21 @@ fn ids(is_quick: bool, kind: Kind, percent: u32, has_room: bool) -> Vec<String> 
     cases(is_quick).into_iter().filter(fits).map(Case::id).collect()
 }
 
-fn loss_row(what: String, ids: &[String], outcomes: &[CallOutcome], scores: &BTreeMap<String, Score>, limits: (f64, f64, f64)) -> Row {
-    let (pesq_min, plcmos_min, wire_max) = limits;
+/// A row of the mean scores of calls, and of the mean of what both directions of each sent.
+fn score_row(
+    what: String,
+    ids: &[String],
+    outcomes: &[CallOutcome],
+    scores: &BTreeMap<String, Score>,
+    limits: Limits,
+    sent_kbps: fn(&Direction) -> f64,
+) -> Row {
+    let (pesq_min, plcmos_min, kbps_max) = limits;
     let ours = means(scores, ids.iter().map(String::as_str));
-    let wire = mean_wire(outcomes.iter().filter(|outcome| ids.contains(&outcome.plan.id)));
-    let holds = ours.pesq >= pesq_min && ours.plcmos >= plcmos_min && wire <= wire_max;
+    let directions = outcomes.iter().filter(|outcome| ids.contains(&outcome.plan.id)).flat_map(|outcome| &outcome.directions);
+    let rates: Vec<f64> = directions.map(sent_kbps).collect();
+    let kbps = rates.iter().sum::<f64>() / rates.len().max(1) as f64;
+    let holds = ours.pesq >= pesq_min && ours.plcmos >= plcmos_min && kbps <= kbps_max;
     let rivals: Vec<String> = Rival::ALL
         .iter()
         .filter_map(|rival| {
@@ -198,26 +235,9 @@ fn loss_row(what: String, ids: &[String], outcomes: &[CallOutcome], scores: &BTr
             (theirs.pesq > 0.0).then(|| format!("{} {:.2}, {:.2}", rival.name(), theirs.pesq, theirs.plcmos))
         })
         .collect();
-    let told = format!("{:.2}, {:.2}, {wire:.0}", ours.pesq, ours.plcmos);
-    let limit = format!("≥ {pesq_min}, ≥ {plcmos_min}, ≤ {wire_max}");
+    let told = format!("{:.2}, {:.2}, {kbps:.0}", ours.pesq, ours.plcmos);
+    let limit = format!("≥ {pesq_min}, ≥ {plcmos_min}, ≤ {kbps_max}");
     Row::measured(what, told, limit, holds).with_rivals(rivals.join("; "))
-}
-
-fn clean_row(outcomes: &[CallOutcome], scores: &BTreeMap<String, Score>) -> Row {
-    let (payload_max, pesq_min, plcmos_min) = CLEAN;
-    let ours = means(scores, [CLEAN_ID].into_iter());
-    let payload = outcomes
-        .iter()
-        .find(|outcome| outcome.plan.id == CLEAN_ID)
-        .map_or(f64::NAN, |clean| clean.directions.iter().map(payload_kbps).sum::<f64>() / clean.directions.len() as f64);
-    let holds = ours.pesq >= pesq_min && ours.plcmos >= plcmos_min && payload <= payload_max;
-    let theirs = Rival::ALL.map(|rival| {
-        let theirs = means(scores, [format!("{}-{CLEAN_ID}", rival.word())].iter().map(String::as_str));
-        format!("{} {:.2}, {:.2}", rival.name(), theirs.pesq, theirs.plcmos)
-    });
-    let limit = format!("≥ {pesq_min}, ≥ {plcmos_min}, ≤ {payload_max}");
-    let told = format!("{:.2}, {:.2}, {payload:.0}", ours.pesq, ours.plcmos);
-    Row::measured("no loss: PESQ-WB, PLCMOS, kb/s of payload", told, limit, holds).with_rivals(theirs.join("; "))
 }
 
 /// Kilobits a second of Opus: packets of voice without their headers.
@@ -229,18 +249,10 @@ fn payload_kbps(direction: &Direction) -> f64 {
     settled.map(|(_, bytes)| bytes - HEADERS_BYTES).sum::<f64>() * 8_000.0 / (to - from)
 }
 
-/// Mean of what was sent into the link in both directions, once the calls had settled.
-fn mean_wire<'a>(outcomes: impl Iterator<Item = &'a CallOutcome>) -> f64 {
-    let rates: Vec<f64> = outcomes
-        .flat_map(|outcome| {
-            let from = outcome.changed_us.first().copied().unwrap_or(0.0) + SETTLE_US;
-            outcome.directions.iter().map(move |direction| {
-                let to = direction.wire.rows.last().map_or(from, |row| row.0 as f64);
-                direction.wire_kbps(from, to)
-            })
-        })
-        .collect();
-    rates.iter().sum::<f64>() / rates.len().max(1) as f64
+/// Kilobits a second of all that was sent into the link, once the call had settled.
+fn settled_wire_kbps(direction: &Direction) -> f64 {
+    let (Some(first), Some(last)) = (direction.wire.rows.first(), direction.wire.rows.last()) else { return f64::NAN };
+    direction.wire_kbps(first.0 as f64 + SETTLE_US, last.0 as f64)
 }
 
 /// Scores over the share of loss, ours and the rivals'.

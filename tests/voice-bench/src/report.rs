@@ -9,8 +9,8 @@ use std::path::Path;
 /// What stands before the table, made by whoever changes the bench.
 const METHOD: &str = include_str!("../method.md");
 
-/// Writes the page and its pictures.
-pub(crate) fn write(folder: &Path, rows: &[Row], charts: &[(String, Chart)]) -> Result<(), String> {
+/// Writes the page and its pictures; `wire` is a table of what the calls sent.
+pub(crate) fn write(folder: &Path, rows: &[Row], wire: &str, charts: &[(String, Chart)]) -> Result<(), String> {
     let put = |name: &str, text: &str| std::fs::write(folder.join(name), text).map_err(|error| format!("{name}: {error}"));
     std::fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     let mut page = format!("{METHOD}\n## Results\n\n{}", table::markdown(rows));
@@ -18,6 +18,7 @@ pub(crate) fn write(folder: &Path, rows: &[Row], charts: &[(String, Chart)]) -> 
         put(name, &chart.svg())?;
         page.push_str(&format!("\n![{}]({name})\n", chart.title));
     }
+    page.push_str(&format!("\n## What calls send\n\nKilobits a second of each end, once a call has settled.\n\n{wire}"));
     put("voice.md", &page)
 }
 

@@ -115,6 +115,19 @@ pub(crate) fn lag(earlier: &[f32], later: &[f32], least: i64, most: i64) -> Opti
     Some((best, at(best) / rms.max(f32::MIN_POSITIVE)))
 }
 
+/// How late a place of what was spoken is heard, in milliseconds: so many samples from `from` on, of which the first would lie `sent_at` samples later in
+/// what was heard if it took no time. `None` where nobody speaks, or nothing like it is heard.
+pub(crate) fn delay_ms(spoken: &[f32], from: usize, samples: usize, heard: &[f32], sent_at: i64, seconds_max: f64) -> Option<f64> {
+    /// Softer than this is silence.
+    const SPOKEN: f32 = 0.01;
+    /// A peak that stands out so far is no chance.
+    const PEAK_MIN: f32 = 8.0;
+    let place = spoken.get(from..from + samples).filter(|place| place.iter().any(|sample| sample.abs() > SPOKEN))?;
+    let most = (seconds_max * RATE_HZ as f64) as usize;
+    let (lag, peak) = lag(place, &window(heard, from as i64 + sent_at, samples + most), 0, most as i64)?;
+    (peak >= PEAK_MIN).then_some(lag as f64 * 1_000.0 / RATE_HZ as f64)
+}
+
 /// So many samples from a place on, which may lie before the beginning or go beyond the end: there is silence.
 pub(crate) fn window(signal: &[f32], start: i64, length: usize) -> Vec<f32> {
     (start..start + length as i64).map(|at| usize::try_from(at).ok().and_then(|at| signal.get(at)).copied().unwrap_or(0.0)).collect()

@@ -3,8 +3,8 @@
 use ahoy_lab::{Lab, Nat, Network, Person, Plan, Process, Router, Spot};
 use ahoy_netlab::link::{Reply, ShapeSettings, Summary};
 use std::net::IpAddr;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// An order is carried out at once; a machine under load takes its time.
@@ -18,6 +18,8 @@ pub(crate) struct Stage {
     link: Mutex<Process>,
     orders: AtomicU64,
     pub(crate) pairs: Vec<Pair>,
+    /// Where programs of others call one another.
+    pub(crate) rivals: [Host; 2],
     _lab: Lab,
 }
 
@@ -38,6 +40,14 @@ pub(crate) struct End {
     pub(crate) port: String,
 }
 
+/// A place without a router.
+#[derive(Debug, Clone)]
+pub(crate) struct Host {
+    pub(crate) spot: Spot,
+    /// The interface of the link.
+    pub(crate) port: String,
+}
+
 impl Stage {
     /// A network with so many pairs.
     pub(crate) fn build(pairs: usize) -> Result<Self, String> {
@@ -50,6 +60,10 @@ impl Stage {
                 [lab.behind_nat(&format!("caller{i}"), Nat::PortPreserving), lab.behind_nat(&format!("callee{i}"), Nat::PortPreserving)]
             })
             .collect();
+        let rivals = ["rival-caller", "rival-callee"].map(|name| {
+            let spot = lab.host(name);
+            Host { port: port_of(spot.ip), spot }
+        });
         lab.switch_on();
         let link = Mutex::new(lab.take_switch());
         let relays = vec![relay];
@@ -59,21 +73,26 @@ impl Stage {
             .map(|(i, [caller, callee])| {
                 let end = |name: &str, (spot, router): (Spot, Router)| End {
                     person: network.person_at(&format!("{name}{i}"), spot),
-                    port: port_of(&router),
+                    port: port_of(router.ip),
                 };
                 Pair { caller: end("caller", caller), callee: end("callee", callee) }
             })
             .collect();
-        Ok(Self { _network: network, link, orders: AtomicU64::new(0), pairs, _lab: lab })
+        Ok(Self { _network: network, link, orders: AtomicU64::new(0), pairs, rivals, _lab: lab })
     }
 
     /// What comes out of somebody's home is treated so from here on.
     pub(crate) fn shape(&self, end: &End, shape: &ShapeSettings) {
+        self.shape_port(&end.port, shape);
+    }
+
+    /// What comes in at an interface is treated so from here on.
+    pub(crate) fn shape_port(&self, port: &str, shape: &ShapeSettings) {
         let shape = serde_json::json!({
             "delay_ms": shape.delay_ms, "jitter": shape.jitter, "jitter_step_ms": shape.jitter_step_ms, "loss": shape.loss,
             "loss_bytes_min": shape.loss_bytes_min, "rate_kbps": shape.rate_kbps, "queue_ms_max": shape.queue_ms_max,
         });
-        let _ = self.order(serde_json::json!({"do": "shape", "port": end.port, "shape": shape}));
+        let _ = self.order(serde_json::json!({"do": "shape", "port": port, "shape": shape}));
     }
 
     /// Counts from here on, packet by packet, what comes out of somebody's home, whichever way it goes.
@@ -89,7 +108,8 @@ impl Stage {
     fn order(&self, mut order: serde_json::Value) -> Option<Summary> {
         let id = self.orders.fetch_add(1, Ordering::Relaxed) + 1;
         order["id"] = id.into();
-        let mut link = self.link.lock().expect("no call panics while it speaks with the link");
+        // A call that broke off leaves no order half said.
+        let mut link = self.link.lock().unwrap_or_else(PoisonError::into_inner);
         link.send(&order.to_string());
         let reply = link.wait_line(ORDER_TIMEOUT, "an answer", |line| Reply::parse(line).filter(|reply| reply.id == id));
         assert_eq!(reply.error, None, "the link carries out {order}");
@@ -98,8 +118,8 @@ impl Stage {
 }
 
 /// Ports of the switch are numbered as the public addresses.
-fn port_of(router: &Router) -> String {
-    match router.ip {
+fn port_of(ip: IpAddr) -> String {
+    match ip {
         IpAddr::V4(ip) => format!("port{}", ip.octets()[3]),
         IpAddr::V6(ip) => panic!("{ip} is no address of the bench"),
     }

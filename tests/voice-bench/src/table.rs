@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 use std::fmt::Write as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Whether a row holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -76,6 +77,12 @@ impl Row {
     }
 }
 
+/// The rows of a part of the bench; where it fails or panics, one that says so.
+pub(crate) fn or_missing(part: &str, rows: impl FnOnce() -> Result<Vec<Row>, String>) -> Vec<Row> {
+    let outcome = catch_unwind(AssertUnwindSafe(rows)).unwrap_or_else(|_| Err("it broke off; see above".to_owned()));
+    outcome.unwrap_or_else(|reason| vec![Row::missing(part, "", reason)])
+}
+
 const HEADINGS: [&str; 5] = ["what", "ours", "limit", "rivals, same run", ""];
 
 /// The table for a terminal.
@@ -109,5 +116,12 @@ mod tests {
         assert_eq!(rows.each_ref().map(Row::holds), [true, false, true]);
         assert!(plain(&rows).contains("not measured yet: no such thing"));
         assert_eq!(markdown(&rows).lines().count(), 5);
+    }
+
+    #[test]
+    fn a_part_that_fails_leaves_a_row_that_falls_short() {
+        let rows = or_missing("a part", || Err("no such thing".to_owned()));
+        assert!(!rows[0].holds() && plain(&rows).contains("a part"));
+        assert!(!or_missing("a part", || panic!("on purpose"))[0].holds());
     }
 }

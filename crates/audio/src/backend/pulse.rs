@@ -4,6 +4,8 @@
 //! devices that come, go and move is heard at once, and nothing is between the server and the callback.
 
 mod connection;
+mod latency;
+mod reserve;
 mod session;
 
 use std::ffi::CStr;

@@ -25,8 +25,18 @@ const SUPERVISION: Duration = Duration::from_millis(50);
 /// half a second, since some systems open every device to answer.
 const LOOK_AFTER: u32 = 10;
 
+/// Keeps the system's library from writing to the terminal, on this thread, what it thinks of each device that is not there: its
+/// answers say the same. What it has written so far is forgotten.
+fn hush() {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = alsa::Output::local_error_handler() {
+        tracing::debug!(%error, "ALSA writes to the terminal");
+    }
+}
+
 /// All devices.
 pub(super) fn devices() -> DeviceList {
+    hush();
     let host = cpal::default_host();
     let infos = |devices: Vec<Device>, default: Option<Device>| {
         let info = |device: Device| {
@@ -47,6 +57,7 @@ fn id_of(device: &Device) -> Option<DeviceId> {
 
 /// Opens the device that is wanted, or what stands in for it, and keeps it open until something changes.
 pub(super) fn run<E: End>(orders: &Orders, post: &Post<E>) -> Ended {
+    hush();
     let host = cpal::default_host();
     let found = find(&host, E::DIRECTION, &orders.wanted());
     let opened = found.ok_or(DeviceState::Missing).and_then(|found| start(&found, post).map(|stream| (found, stream)));

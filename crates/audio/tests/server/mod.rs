@@ -92,8 +92,13 @@ pub fn wait_for(mut condition: impl FnMut() -> bool) -> bool {
     false
 }
 
-/// Whether a block holds nothing but a tone of 1 kHz. On a machine under load the sound server leaves gaps in others.
+/// Whether a block holds nothing but an even tone of 1 kHz. On a machine under load the sound server leaves gaps in others.
 pub fn is_tone(block: &[f32]) -> bool {
+    let levels = block.chunks_exact(block.len() / 4).map(|part| part.iter().map(|sample| sample * sample).sum::<f32>());
+    let (softest, loudest) = levels.fold((f32::INFINITY, 0.0_f32), |(softest, loudest), level| (softest.min(level), loudest.max(level)));
+    if softest < 0.8 * loudest {
+        return false;
+    }
     let rises: Vec<usize> = (1..block.len()).filter(|at| block[at - 1] < 0.0 && block[*at] >= 0.0).collect();
     let (Some(first), Some(last)) = (rises.first(), rises.last()) else { return false };
     let hertz = (rises.len() - 1) as f32 * 48_000.0 / (last - first).max(1) as f32;

@@ -1,7 +1,7 @@
 //! When each path and each leg is asked with a PING.
 
 use super::PathAgent;
-use crate::path::{Life, Pair};
+use crate::path::{Life, Pair, Path};
 use crate::route::Way;
 use crate::state::{Doubt, State};
 use std::time::{Duration, Instant};
@@ -15,12 +15,14 @@ const REFUSED_PAUSE: Duration = Duration::from_millis(100);
 pub(super) const DOUBT_PAUSE: Duration = Duration::from_millis(100);
 /// Between PINGs after one was missed on the path in use.
 const MISSED_PAUSE: Duration = Duration::from_millis(60);
+/// Between PINGs to a path in doubt when there were too many in haste.
+const SPENT_PAUSE: Duration = Duration::from_millis(250);
 /// Between PINGs in the first seconds on a path, and while a path recovers.
 pub(super) const FRESH_PAUSE: Duration = Duration::from_millis(200);
 /// How long these seconds are.
 const FRESH: Duration = Duration::from_secs(5);
-/// Between PINGs on the path in use while packets are sent.
-pub(super) const BUSY_PAUSE: Duration = Duration::from_secs(1);
+/// For so long after a packet was sent the call is busy.
+const BUSY: Duration = Duration::from_secs(1);
 /// Between PINGs on the path in use while none are, and on paths kept for comparison.
 const IDLE_PAUSE: Duration = Duration::from_secs(2);
 /// Between PINGs to an address that answered once, when the search is over.
@@ -53,7 +55,8 @@ impl PathAgent {
         if path.is_given_up() {
             return None;
         }
-        if is_stranger && self.stranger_probes.is_spent(now) || !self.prober.ping(now, pair.way(), path.quality.late_after()) {
+        let late_after = path.quality.late_after(self.thrift.slack(now));
+        if is_stranger && self.stranger_probes.is_spent(now) || !self.prober.ping(now, pair.way(), late_after) {
             return Some(REFUSED_PAUSE);
         }
         if is_stranger {
@@ -67,8 +70,8 @@ impl PathAgent {
         }
         match path.life {
             Life::Recovering { .. } => Some(FRESH_PAUSE),
-            Life::Usable if path.missed > 0 || !path.is_compared() => Some(FRESH_PAUSE),
-            Life::Usable => Some(IDLE_PAUSE),
+            Life::Usable if path.is_odd() || !path.is_compared() => Some(FRESH_PAUSE),
+            Life::Usable => Some(IDLE_PAUSE.max(self.thrift.standing_by())),
             Life::Dead => Some(path.hunt.pause().unwrap_or(DEAD_PAUSE)),
             // With a direct path found, what did not answer in the first seconds is not worth asking again.
             Life::Untried => path.hunt.pause().or((self.state == State::Relayed).then_some(STRANGER_PAUSE)),
@@ -76,22 +79,29 @@ impl PathAgent {
     }
 
     /// Pause between PINGs on the path in use.
-    fn pause_in_use(&self, now: Instant, to: Pair) -> Duration {
-        match self.state {
+    fn pause_in_use(&mut self, now: Instant, to: Pair) -> Duration {
+        let steady = if self.is_busy(now) { self.thrift.in_use() } else { IDLE_PAUSE };
+        let wished = match self.state {
             State::Relayed | State::Moving { .. } | State::Doubtful(Doubt { has_searched: false, .. }) => DOUBT_PAUSE,
             State::Doubtful(Doubt { has_searched: true, .. }) => FRESH_PAUSE,
-            State::Direct { .. } if self.missed(to) > 0 => MISSED_PAUSE,
+            State::Direct { .. } if self.paths.get(to).is_some_and(Path::is_odd) => MISSED_PAUSE,
             State::Direct { .. } if self.is_scrutinised(now, to) => DOUBT_PAUSE,
             State::Direct { since, .. } if now.saturating_duration_since(since) < FRESH => FRESH_PAUSE,
-            State::Direct { .. } if self.is_busy(now) => BUSY_PAUSE,
-            State::Direct { .. } => IDLE_PAUSE,
-        }
+            State::Direct { .. } => return steady,
+        };
+        let Some(pause) = self.thrift.hasty(now, wished) else {
+            // A doubt has to come to an end, whatever was asked before it.
+            return if matches!(self.state, State::Doubtful(_)) { SPENT_PAUSE } else { steady };
+        };
+        self.thrift.spend(now);
+        pause
     }
 
     /// Sends the PINGs through legs that are due.
     pub(super) fn probe_legs(&mut self, now: Instant) {
-        let is_compared = self.state.selected().is_some_and(|selected| self.is_scrutinised(now, selected));
-        for (leg, late_after) in self.legs.due(now, is_compared) {
+        let in_use = self.state.selected();
+        let is_compared = in_use.is_some_and(|selected| self.is_scrutinised(now, selected));
+        for (leg, late_after) in self.legs.due(now, &mut self.thrift, in_use.is_some(), is_compared) {
             if self.prober.ping(now, Way::Leg(leg), late_after) {
                 self.silence.asked(now);
             }
@@ -99,11 +109,12 @@ impl PathAgent {
     }
 
     pub(super) fn is_busy(&self, now: Instant) -> bool {
-        self.last_sent.is_some_and(|last| now.saturating_duration_since(last) < BUSY_PAUSE)
+        self.last_sent.is_some_and(|last| now.saturating_duration_since(last) < BUSY)
     }
 
+    /// Whether a path misses more than it should, or loses so much that other ways may be better.
     fn is_scrutinised(&self, now: Instant, pair: Pair) -> bool {
-        self.paths.get(pair).is_some_and(|path| path.is_scrutinised(now))
+        self.paths.get(pair).is_some_and(|path| path.is_scrutinised(now) || path.quality.is_lossy())
     }
 
     pub(super) fn hasten(&mut self, pair: Pair, at: Instant) {

@@ -2,7 +2,7 @@
 
 use super::PathAgent;
 use super::asking::DOUBT_PAUSE;
-use crate::path::{Life, MISSED_MAX, Origin, Pair, Path};
+use crate::path::{Life, Origin, Pair, Path};
 use crate::route::SocketId;
 use crate::score::{Place, Score};
 use crate::state::{Doubt, State};
@@ -12,6 +12,9 @@ use std::time::{Duration, Instant};
 const OVERLAP: Duration = Duration::from_millis(200);
 /// Silence after which a doubtful path is dead.
 const DEAD_AFTER: Duration = Duration::from_secs(1);
+/// The same while packets of the call come by it, so that PONGs may stand in a queue: then only the way to the peer can be dead, and packets
+/// take the legs as well for as long as that is not known.
+const DEAD_WHILE_CARRYING_AFTER: Duration = Duration::from_secs(3);
 /// A doubt that comes within this time of the last lasts twice as long, so that a path that stutters is not moved to and fro.
 const DOUBTS_AGAIN: Duration = Duration::from_secs(20);
 /// Doublings at most: 6.4 s.
@@ -63,11 +66,12 @@ impl PathAgent {
         match self.state {
             State::Relayed | State::Direct { .. } => None,
             State::Moving { until, .. } => Some(until),
-            State::Doubtful(Doubt { to, since, until, has_searched, .. }) => {
+            State::Doubtful(Doubt { to, since, until, .. }) => {
                 let proven_at = self.proven_at(to).filter(|at| *at >= since);
-                let dead_at = Some(proven_at.unwrap_or(since) + DEAD_AFTER).filter(|at| !has_searched || *at > self.settled_at);
+                // A way that loses much may be given up later than that, with the PING that makes it certain.
+                let dead_at = Some(proven_at.unwrap_or(since) + DEAD_AFTER).filter(|at| *at > self.settled_at);
                 // Without a PONG the end of the overlap changes nothing.
-                let well_at = proven_at.filter(|_| self.missed(to) == 0).map(|_| until);
+                let well_at = proven_at.filter(|_| !self.is_odd(to)).map(|_| until);
                 [dead_at, well_at].into_iter().flatten().min()
             }
         }
@@ -108,7 +112,7 @@ impl PathAgent {
     }
 
     fn step_direct(&mut self, now: Instant, to: Pair) -> bool {
-        if self.missed(to) >= MISSED_MAX {
+        if self.paths.get(to).is_some_and(|path| path.is_silent(now)) {
             self.doubt(now, to, Sign::PingsMissed);
             return true;
         }
@@ -119,13 +123,14 @@ impl PathAgent {
         let Doubt { to, since, until, .. } = doubt;
         let proven_at = self.proven_at(to).filter(|at| *at >= since);
         if proven_at.is_none()
+            && self.paths.get(to).is_none_or(|path| path.is_past_hope() || !path.quality.is_known_to_lose() && !path.is_carrying(now))
             && let Some(other) = self.refuge(now, to, since)
         {
             self.bury(now, doubt);
             self.move_to(now, None, other);
             return true;
         }
-        if proven_at.is_some() && self.missed(to) == 0 && now >= until {
+        if proven_at.is_some() && !self.is_odd(to) && now >= until {
             self.trust(now, to);
             self.state = State::Direct { to, since: now };
             if self.paths.get(to).is_some_and(|path| path.missed_at < Some(since)) {
@@ -137,7 +142,10 @@ impl PathAgent {
         if self.demote(now, to) {
             return true;
         }
-        if now.saturating_duration_since(proven_at.unwrap_or(since)) < DEAD_AFTER {
+        let is_past_hope = self.paths.get(to).is_none_or(Path::is_past_hope);
+        let is_carrying = self.paths.get(to).is_some_and(|path| path.is_carrying(now));
+        let dead_after = if is_carrying { DEAD_WHILE_CARRYING_AFTER } else { DEAD_AFTER };
+        if now.saturating_duration_since(proven_at.unwrap_or(since)) < dead_after || !is_past_hope {
             return false;
         }
         if self.legs.is_well(now) {
@@ -250,7 +258,8 @@ impl PathAgent {
 
     /// Sends packets by every way, the last ones again, and asks.
     fn doubt(&mut self, now: Instant, to: Pair, sign: Sign) {
-        let until = now + self.doubt_time(now, sign);
+        let is_known_to_lose = self.paths.get(to).is_some_and(|path| path.quality.is_known_to_lose());
+        let until = now + self.doubt_time(now, sign, is_known_to_lose);
         tracing::debug!(%to, ?sign, doubts = self.doubts, "direct path in doubt");
         let is_blameless = sign == Sign::NetworkChanged;
         self.state = State::Doubtful(Doubt { to, since: now, until, has_searched: false, is_blameless });
@@ -269,16 +278,17 @@ impl PathAgent {
             self.legs.suspect(now);
             return;
         }
-        let time = self.doubt_time(now, sign);
+        let time = self.doubt_time(now, sign, self.legs.are_known_to_lose());
         tracing::debug!(?sign, doubts = self.doubts, "legs in doubt");
         self.legs.double(now, time);
         self.count_doubt(now, sign);
     }
 
     /// How long a doubt that begins now lasts at least. Another network is no stutter: packets that went by the leg on and on would hide the
-    /// next change from the peer, which notices it by what stops, or comes to a leg anew.
-    fn doubt_time(&mut self, now: Instant, sign: Sign) -> Duration {
-        if sign == Sign::NetworkChanged {
+    /// next change from the peer, which notices it by what stops, or comes to a leg anew. Nor is it one where losses are known: more packets
+    /// at once would not make them fewer.
+    fn doubt_time(&mut self, now: Instant, sign: Sign, is_known_to_lose: bool) -> Duration {
+        if sign == Sign::NetworkChanged || is_known_to_lose {
             return OVERLAP;
         }
         let is_again = self.last_stutter.replace(now).is_some_and(|last| now.saturating_duration_since(last) < DOUBTS_AGAIN);
@@ -321,8 +331,8 @@ impl PathAgent {
     fn demote(&mut self, now: Instant, to: Pair) -> bool {
         let Some(path) = self.paths.get(to).filter(|path| path.quality.is_lossy()) else { return false };
         let quality = path.quality;
-        let other = self.paths.best(Some(to), |other| other.is_sound() && other.quality.loses_less_than(&quality));
-        if other.is_none() && !self.legs.lose_less_than(&quality) {
+        let other = self.paths.best(Some(to), |other| other.is_sound() && other.quality.loses_less_than(now, &quality));
+        if other.is_none() && !self.legs.lose_less_than(now, &quality) {
             return false;
         }
         tracing::debug!(%to, "direct path loses too much");
@@ -379,8 +389,8 @@ impl PathAgent {
         }
     }
 
-    pub(super) fn missed(&self, pair: Pair) -> u32 {
-        self.paths.get(pair).map_or(0, |path| path.missed)
+    fn is_odd(&self, pair: Pair) -> bool {
+        self.paths.get(pair).is_some_and(Path::is_odd)
     }
 
     fn proven_at(&self, pair: Pair) -> Option<Instant> {

@@ -120,7 +120,7 @@ impl Bench {
                 let _ = self.mine.handle_datagram(now, way, &self.last_of_peer);
             }
             Input::Traffic(way) => self.mine.handle_traffic(now, way),
-            Input::Sent => self.mine.handle_sent(now),
+            Input::Sent => self.mine.handle_sent(now, 128),
             Input::Leg(leg, up) => {
                 self.mine.set_leg(now, leg, up);
                 if up && leg.0 < 2 {

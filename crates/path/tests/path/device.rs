@@ -85,7 +85,7 @@ impl Device {
         }
         let voice = Payload::Voice(number);
         self.agent.route().ways().for_each(|way| network.send(now, self.host, way, voice.clone()));
-        self.agent.handle_sent(now);
+        self.agent.handle_sent(now, 128);
         self.flush(now, network);
     }
 

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 const STRAIGHT: &[PathKind] = &[PathKind::Lan, PathKind::Direct];
 const RELAYED: &[PathKind] = &[PathKind::Relay];
+/// Probes of a leg that stands by which both sides send and answer in that time at most; of voice it would be fifty packets.
+const PROBES_MAX: u64 = 8;
 /// How long both sides talk on a path before the next thing happens.
 const A_WHILE: Duration = Duration::from_millis(500);
 
@@ -130,7 +132,8 @@ async fn a_call_moves_to_the_direct_path_and_back_without_losing_a_datagram() {
     tokio::time::sleep(A_WHILE).await;
     let relayed = call.relay.forwarded.load(Ordering::Relaxed);
     tokio::time::sleep(A_WHILE).await;
-    assert_eq!(call.relay.forwarded.load(Ordering::Relaxed), relayed, "the relay still carries it");
+    let probes = call.relay.forwarded.load(Ordering::Relaxed) - relayed;
+    assert!(probes <= PROBES_MAX, "the relay still carries {probes} packets");
 
     way.cut();
     until_path(&call.caller, RELAYED).await;

@@ -20,8 +20,10 @@ const RECENT_LEAST: usize = 20;
 const DELAY_OF_ALL: Duration = Duration::from_millis(50);
 /// Above this loss, the receiver waits for copies.
 const WAITS_FOR_COPIES: f64 = 0.004;
-/// What frames of 40 and 60 ms harm besides their delay, as it is reckoned with here: people who talk at once notice what the E-model does not.
-const LONG_FRAMES: [f64; 2] = [1.6, 4.0];
+/// What frames of 40, 60 and 120 ms harm besides their delay, as it is reckoned with here: people who talk at once notice what the E-model does not.
+const LONG_FRAMES: [f64; 3] = [1.6, 4.0, 10.0];
+/// Three copies of this many bits per second fit where two of L3's do.
+const NARROW_L4: u32 = 10_200;
 /// What a kilobit per second on the wire is worth, in R: among equals the cheaper one.
 const PER_KBPS: f64 = 0.02;
 
@@ -62,6 +64,7 @@ impl Situation {
             FrameDuration::Ms10 | FrameDuration::Ms20 => 0.0,
             FrameDuration::Ms40 => LONG_FRAMES[0],
             FrameDuration::Ms60 => LONG_FRAMES[1],
+            FrameDuration::Ms120 => LONG_FRAMES[2],
         };
         rating - long - PER_KBPS * f64::from(rung.wire_bps()) / 1000.0
     }
@@ -72,7 +75,8 @@ impl Situation {
         let is_fit = match rung.name {
             RungName::L0 => self.is_lan,
             RungName::L3 => self.is_far == is_short,
-            RungName::L4 => self.is_very_lossy && self.is_far == is_short,
+            // Where there is room for no more, three copies in long frames are the best there is however far it is.
+            RungName::L4 => self.is_very_lossy && (self.is_far == is_short || (!is_short && rung.settings.bitrate <= NARROW_L4)),
             RungName::L1 | RungName::L2 | RungName::N1 | RungName::N2 => true,
         };
         is_fit && bps <= self.settings.wire_bps_max() && f64::from(bps) <= budget_bps
@@ -81,6 +85,13 @@ impl Situation {
     /// Whether `rung` may still be sent.
     pub(crate) fn may_keep(&self, rung: Rung, budget_bps: f64) -> bool {
         self.admits(rung, budget_bps)
+    }
+
+    /// The narrowest rung wider than `budget_bps`, up to `most_bps`, that is better than `base` by more than `gain`.
+    pub(crate) fn next(&self, base: Rung, budget_bps: f64, most_bps: f64, gain: f64) -> Option<Rung> {
+        let least = self.rating(base) + gain;
+        let wider = LADDER.into_iter().filter(|rung| f64::from(rung.wire_bps()) > budget_bps && self.admits(*rung, most_bps));
+        wider.filter(|rung| self.rating(*rung) > least).min_by_key(|rung| rung.wire_bps())
     }
 
     /// The best rung within `budget_bps`; the floor if none is.

@@ -8,11 +8,17 @@ use std::time::{Duration, Instant};
 
 use ahoy_protocol::media::{COPIES_MAX, ReceiverReport};
 
+use super::queue::Busy;
+
 /// Packets that are remembered: ten seconds of the shortest.
 const PACKETS_MAX: usize = 1_024;
 
-/// Reports whose times and sums are remembered: three seconds and more.
-const SUMS_MAX: usize = 40;
+/// A shorter time than this, in seconds, holds too few packets to divide by.
+const CARRIED_LEAST_S: f64 = 0.06;
+/// What the path loses anyway is counted over this before the link became busy…
+const BEFORE_BUSY: Duration = Duration::from_secs(10);
+/// … and on so many packets at least.
+const BEFORE_BUSY_LEAST: usize = 15;
 
 /// Packets this close to the highest may have been overtaken, and do not count as lost yet.
 const REORDERED: usize = 2;
@@ -75,10 +81,6 @@ pub(crate) struct Ledger {
     packets: VecDeque<Sent>,
     /// How many of `packets`, from the front, reports have told of.
     told: usize,
-    arrived_bytes: u64,
-    sent_bytes: u64,
-    /// When each report came, and the bytes that had been sent and had arrived.
-    sums: VecDeque<(Instant, u64, u64)>,
 }
 
 impl Ledger {
@@ -94,11 +96,10 @@ impl Ledger {
             self.packets.pop_front();
             self.told = self.told.saturating_sub(1);
         }
-        self.sent_bytes += wire_bytes as u64;
         self.packets.push_back(Sent { at, sequence, wire_bytes, is_told: false, has_arrived: false });
     }
 
-    pub(crate) fn handle_report(&mut self, now: Instant, report: &ReceiverReport) -> Told {
+    pub(crate) fn handle_report(&mut self, report: &ReceiverReport) -> Told {
         let Some(highest) = self.position(report.highest) else { return Told::Absurd };
         for packet in self.packets.iter_mut().take(highest + 1).rev() {
             let age = report.highest.wrapping_sub(packet.sequence);
@@ -106,15 +107,8 @@ impl Ledger {
                 break;
             }
             packet.is_told = true;
-            if report.received & (1 << age) != 0 && !packet.has_arrived {
-                packet.has_arrived = true;
-                self.arrived_bytes += packet.wire_bytes as u64;
-            }
+            packet.has_arrived |= report.received & (1 << age) != 0;
         }
-        if self.sums.len() >= SUMS_MAX {
-            self.sums.pop_front();
-        }
-        self.sums.push_back((now, self.sent_bytes, self.arrived_bytes));
         if highest < self.told {
             return Told::Stale;
         }
@@ -144,7 +138,13 @@ impl Ledger {
 
     /// How the packets fared that were sent at `since` and later.
     pub(crate) fn loss(&self, since: Instant) -> LossStats {
+        self.loss_in(since, None)
+    }
+
+    /// The same for those sent before `until`.
+    pub(crate) fn loss_in(&self, since: Instant, until: Option<Instant>) -> LossStats {
         let known = self.told.saturating_sub(REORDERED);
+        let known = until.map_or(known, |until| self.packets.partition_point(|packet| packet.at < until).min(known));
         let from = self.packets.partition_point(|packet| packet.at < since).min(known);
         let mut tally = Tally::default();
         let mut previous: Option<u16> = None;
@@ -161,12 +161,15 @@ impl Ledger {
         tally.stats()
     }
 
-    /// Bits per second that arrived from about `since` on, by the times of the reports; `None` before there are enough of them.
-    pub(crate) fn delivered_bps(&self, now: Instant, since: Instant) -> Option<f64> {
-        let &(first, _, before) = self.sums.iter().rev().find(|(at, _, _)| *at <= since).or(self.sums.front())?;
-        let seconds = now.saturating_duration_since(first).as_secs_f64();
-        // Less than this holds too few packets to divide by.
-        (seconds >= 0.15).then(|| (self.arrived_bytes - before) as f64 * 8.0 / seconds)
+    /// Bits per second that a busy link let through; `None` if it was busy for too short a time to tell.
+    pub(crate) fn carried_bps(&self, busy: &Busy) -> Option<f64> {
+        let sent = self.packets.iter().filter(|packet| packet.has_arrived && packet.at > busy.from && packet.at <= busy.until);
+        let bytes: usize = sent.map(|packet| packet.wire_bytes).sum();
+        // What the path loses anyway has passed the bottleneck, as a rule.
+        let before = self.loss_in(busy.from.checked_sub(BEFORE_BUSY).unwrap_or(busy.from), Some(busy.from));
+        let kept = if before.packets < BEFORE_BUSY_LEAST { 1.0 } else { (1.0 - before.packets_lost()).max(0.2) };
+        let seconds = busy.seconds();
+        (seconds >= CARRIED_LEAST_S).then(|| bytes as f64 * 8.0 / seconds / kept)
     }
 
     /// Bits per second that were sent in the time before `now`.

@@ -18,6 +18,10 @@ const BELIEVED: Duration = Duration::from_millis(250);
 const STANDING: Duration = Duration::from_millis(1_200);
 /// How much more than at first makes it a queue that grows.
 const GROWS_MS: f64 = 8.0;
+/// Within the time of one report a queue grows by no more than this; what is slower is a hiccup.
+const SPREAD_MAX_MS: f64 = 300.0;
+/// By so much at least from each report to the next, it mounts.
+const MOUNTS_MS: f64 = 15.0;
 /// Reports that are looked back at.
 const REPORTS_MAX: usize = 16;
 /// How far back, at most.
@@ -26,6 +30,15 @@ const LOOK_BACK: Duration = Duration::from_secs(2);
 const FLUCTUATION_MAX_MS: f64 = 60.0;
 /// What the receiver may report, at most: three seconds of queue are no more news than ten.
 const QUEUE_MAX_MS: f64 = 3_000.0;
+
+/// How packets queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Congestion {
+    /// More and more, or until the buffer is full: what we send is too much.
+    Growing,
+    /// Evenly: it may be somebody else's queue, or a longer path.
+    Standing,
+}
 
 #[derive(Debug, Clone, Copy)]
 struct Reported {
@@ -50,6 +63,28 @@ pub(crate) struct Queue {
     raw_ms: f64,
     /// Between the newest report and the one before.
     gap: Duration,
+    /// The time that the link was busy all along, or was last.
+    busy: Option<Busy>,
+    is_busy: bool,
+    /// The part of it after a cut.
+    busy_since_cut: Option<Busy>,
+    cut_at: Option<Instant>,
+}
+
+/// A stretch of time in which packets queued without a break, by what was sent: between the packet that the first report told of, and the last.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Busy {
+    pub(crate) from: Instant,
+    pub(crate) until: Instant,
+    first_ms: f64,
+    last_ms: f64,
+}
+
+impl Busy {
+    /// How long the bottleneck took for what was sent in it: as long as that took, and as much longer as the queue has grown.
+    pub(crate) fn seconds(&self) -> f64 {
+        self.until.saturating_duration_since(self.from).as_secs_f64() + (self.last_ms - self.first_ms) / 1_000.0
+    }
 }
 
 impl Queue {
@@ -57,10 +92,13 @@ impl Queue {
     pub(crate) fn rebase(&mut self, now: Instant, learning: Duration) {
         self.reports.clear();
         self.high_since = None;
+        self.busy = None;
+        self.is_busy = false;
         self.learns_until = Some(now + learning);
     }
 
-    pub(crate) fn handle_report(&mut self, now: Instant, least_ms: u16, greatest_ms: u16) {
+    /// A report says so of packets, of which the newest was sent at `sent`.
+    pub(crate) fn handle_report(&mut self, now: Instant, sent: Instant, least_ms: u16, greatest_ms: u16) {
         let raw_ms = f64::from(least_ms).min(QUEUE_MAX_MS);
         self.raw_ms = raw_ms;
         let passed = self.reports.back().map_or(Duration::ZERO, |last| now.saturating_duration_since(last.at));
@@ -75,6 +113,20 @@ impl Queue {
         }
         let least_ms = raw_ms - self.foreign_ms;
         self.greatest_ms = (f64::from(greatest_ms).min(QUEUE_MAX_MS) - self.foreign_ms).max(least_ms);
+        let is_busy = least_ms > OVERFLOWING_MS;
+        // While a queue grows, the newest packet is the slowest; while it shrinks, the fastest.
+        let newest_ms = if least_ms > self.least_ms() { self.greatest_ms.min(least_ms + SPREAD_MAX_MS) } else { least_ms };
+        match &mut self.busy {
+            Some(busy) if is_busy && self.is_busy => (busy.until, busy.last_ms) = (sent, newest_ms),
+            Some(_) | None if is_busy => self.busy = Some(Busy { from: sent, until: sent, first_ms: newest_ms, last_ms: newest_ms }),
+            Some(_) | None => {}
+        }
+        self.is_busy = is_busy;
+        if is_busy && self.cut_at.is_some_and(|at| sent > at) {
+            let first = Busy { from: sent, until: sent, first_ms: newest_ms, last_ms: newest_ms };
+            let busy = self.busy_since_cut.get_or_insert(first);
+            (busy.until, busy.last_ms) = (sent, newest_ms);
+        }
         let threshold_ms = self.high_ms();
         let reported = Reported { at: now, least_ms };
         if least_ms <= threshold_ms {
@@ -122,16 +174,23 @@ impl Queue {
     }
 
     /// Whether our packets queue so that we must send less.
-    pub(crate) fn is_congested(&self, now: Instant, is_losing: bool) -> bool {
-        let (Some(last), false) = (self.reports.back(), self.learns_until.is_some()) else { return false };
+    pub(crate) fn congestion(&self, now: Instant, is_losing: bool) -> Option<Congestion> {
+        let (Some(last), false) = (self.reports.back(), self.learns_until.is_some()) else { return None };
         if is_losing && self.overflows(now) {
-            return true;
+            return Some(Congestion::Growing);
         }
-        let Some(first) = self.high_since else { return false };
+        let first = self.high_since?;
         let lasts = now.saturating_duration_since(first.at);
-        let grows = last.least_ms > first.least_ms + GROWS_MS;
+        let grows = last.least_ms > first.least_ms + GROWS_MS || self.mounts();
         let is_rare = self.gap > BELIEVED && lasts.is_zero();
-        grows || is_rare || lasts >= STANDING
+        if grows { Some(Congestion::Growing) } else { (is_rare || lasts >= STANDING).then_some(Congestion::Standing) }
+    }
+
+    /// Whether each of the last reports told of a longer queue than the one before: hiccups come at once, and shrink.
+    fn mounts(&self) -> bool {
+        let newest: Vec<f64> = self.reports.iter().rev().take(3).map(|reported| reported.least_ms).collect();
+        let [last, before, first] = newest[..] else { return false };
+        last > before + MOUNTS_MS && before > first + MOUNTS_MS
     }
 
     /// Whether a short buffer seems to be full: packets have queued for half a second without a break.
@@ -146,9 +205,22 @@ impl Queue {
         count >= 2 && least_ms > OVERFLOWING_MS + 2.0 * self.margin_ms()
     }
 
-    /// Since about when it grew: the last report that said nothing queued.
-    pub(crate) fn grew_since(&self) -> Option<Instant> {
-        self.reports.iter().rev().find(|reported| reported.least_ms < OVERFLOWING_MS).or(self.reports.front()).map(|reported| reported.at)
+    /// Less has been sent since.
+    pub(crate) fn set_cut(&mut self, cut_at: Option<Instant>) {
+        if self.cut_at != cut_at {
+            self.cut_at = cut_at;
+            self.busy_since_cut = None;
+        }
+    }
+
+    /// The part of [`Queue::busy`] since less was sent.
+    pub(crate) fn busy_since_cut(&self) -> Option<Busy> {
+        self.busy_since_cut
+    }
+
+    /// The last stretch of time in which the link was busy all along.
+    pub(crate) fn busy(&self) -> Option<Busy> {
+        self.busy
     }
 
     /// What queues is not of our making: less was sent, and it stayed.
@@ -156,5 +228,7 @@ impl Queue {
         self.foreign_ms = (self.raw_ms - 1.0).max(0.0);
         self.reports.clear();
         self.high_since = None;
+        self.busy = None;
+        self.is_busy = false;
     }
 }

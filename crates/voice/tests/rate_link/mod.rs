@@ -7,6 +7,13 @@ use std::time::{Duration, Instant};
 use ahoy_protocol::media::ReceiverReport;
 use ahoy_voice::rate::{RateController, RateSettings, Rung, STOPPED_PROBE_INTERVAL};
 
+/// Of each new measurement of the round trip, so much counts (RFC 9002, section 5.3).
+const RTT_GAIN: f64 = 0.125;
+
+/// Once a second, each end sends what keeps the path alive, and answers the other's.
+const PATH_PROBE_BLOCKS: u64 = 100;
+const PATH_PROBE_BYTES: usize = 143;
+
 /// Random numbers of a seed.
 #[derive(Debug, Clone)]
 pub(crate) struct Random(u64);
@@ -84,6 +91,14 @@ impl<'a> Link<'a> {
     pub(crate) fn pattern(self, name: &str, from: usize) -> Self {
         let lost = pattern(name);
         self.loss(move |packet, _| lost[(packet + from) % lost.len()])
+    }
+
+    /// What else the call sends takes its place in the queue; nobody waits for it.
+    fn carry_besides(&mut self, at_s: f64, bytes: usize) {
+        let rate_bps = (self.rate_bps)(at_s.max(self.free_at_s));
+        if (self.free_at_s - at_s).max(0.0) * rate_bps / 8.0 <= self.queue_bytes {
+            self.free_at_s = at_s.max(self.free_at_s) + bytes as f64 * 8.0 / rate_bps;
+        }
     }
 
     /// When what is sent arrives, and how long it queued.
@@ -266,7 +281,12 @@ impl End {
 pub(crate) struct World<'a> {
     pub(crate) links: Vec<Link<'a>>,
     pub(crate) ends: Vec<End>,
+    /// Without queues.
     pub(crate) rtt: Duration,
+    /// What waits in queues there and back, smoothed as QUIC does.
+    rtt_queue_s: f64,
+    /// Until then each packet is sent by two ways, which meet the same bottleneck.
+    pub(crate) doubled_until_s: f64,
     underway: BinaryHeap<Underway>,
     order: usize,
     start: Instant,
@@ -278,7 +298,17 @@ impl<'a> World<'a> {
     pub(crate) fn call(there: Link<'a>, back: Link<'a>, settings: RateSettings) -> Self {
         let start = Instant::now();
         let ends = vec![End::new(start, settings, 0, 1), End::new(start, settings, 1, 0)];
-        Self { links: vec![there, back], ends, rtt: Duration::from_millis(50), underway: BinaryHeap::new(), order: 0, start, blocks: 0 }
+        Self {
+            links: vec![there, back],
+            ends,
+            rtt: Duration::from_millis(50),
+            rtt_queue_s: 0.0,
+            doubled_until_s: 0.0,
+            underway: BinaryHeap::new(),
+            order: 0,
+            start,
+            blocks: 0,
+        }
     }
 
     /// Another call over the same links, that begins later.
@@ -319,6 +349,8 @@ impl<'a> World<'a> {
         while self.underway.peek().is_some_and(|packet| packet.arrival_s <= now_s) {
             let packet = self.underway.pop().expect("it was just seen");
             let at = self.at(packet.arrival_s);
+            let back_s = self.ends[self.ends[packet.to].peer].arrived.last().map_or(0.0, |last| last.waited_ms / 1000.0);
+            self.rtt_queue_s += (packet.waited_s + back_s - self.rtt_queue_s) * RTT_GAIN;
             let end = &mut self.ends[packet.to];
             end.receive(&packet);
             if let Some(report) = &packet.report {
@@ -328,7 +360,10 @@ impl<'a> World<'a> {
     }
 
     fn send(&mut self, index: usize, now_s: f64) {
-        let (now, rtt) = (self.at(now_s), self.rtt);
+        let (now, rtt) = (self.at(now_s), self.rtt + Duration::from_secs_f64(self.rtt_queue_s));
+        if self.blocks.is_multiple_of(PATH_PROBE_BLOCKS) {
+            self.links[self.ends[index].link].carry_besides(now_s, PATH_PROBE_BYTES);
+        }
         let end = &mut self.ends[index];
         if self.blocks.is_multiple_of(20) || end.rungs.is_empty() {
             end.rate.handle_path(now, rtt, false, false);
@@ -342,6 +377,7 @@ impl<'a> World<'a> {
         if now_s >= end.report_due_s
             && let Some(report) = end.report()
         {
+            end.rate.handle_own_report(&report);
             end.pending = Some(report);
             end.report_due_s = now_s + end.rate.report_interval(now).as_secs_f64();
         }
@@ -363,6 +399,9 @@ impl<'a> World<'a> {
         end.rate.handle_sent(now, sequence, bytes);
         end.sent.push((now_s, bytes));
         let to = end.peer;
+        if now_s < self.doubled_until_s {
+            self.links[end.link].carry_besides(now_s, bytes);
+        }
         if let Some((arrival_s, waited_s)) = self.links[end.link].carry(now_s, bytes) {
             self.order += 1;
             self.underway.push(Underway { arrival_s, order: self.order, to, sequence, sent_s: now_s, waited_s, rung, report });

@@ -34,6 +34,12 @@ impl<'a> Call<'a> {
         Self { settings: SenderSettings::default(), network: Box::new(network), pull_late_ms: Box::new(|_| 0.0) }
     }
 
+    #[allow(dead_code, reason = "an example uses it, and not every test")]
+    pub(crate) fn with(mut self, settings: SenderSettings) -> Self {
+        self.settings = settings;
+        self
+    }
+
     pub(crate) fn with_copies(mut self, copies: usize) -> Self {
         self.settings.copies = copies;
         self

@@ -9,7 +9,7 @@
 //! While it runs, orders on its standard input shape what comes in at a port (loss by a pattern, jitter, a bottleneck with a queue) and count it; see
 //! `ahoy_netlab::link`.
 
-use ahoy_netlab::link::{Fate, Figures, Order, Reply, Shape, What};
+use ahoy_netlab::link::{Fate, Figures, Marks, Order, Reply, Shape, What};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::ffi::CString;
@@ -174,7 +174,8 @@ impl Shaping {
             .get_mut(&from)
             .map_or(Fate::Passes { queued: Duration::ZERO, due: now }, |shape| shape.handle_packet(now, ip_bytes));
         if let Some(figures) = self.figures.get_mut(&from) {
-            figures.add(now, to.first().copied().unwrap_or_default(), packets, ip_bytes, fate);
+            let marks = Marks::of_ipv4(&frame[OFFLOAD_HEADER_BYTES + ETHERNET_BYTES..]);
+            figures.add(now, to.first().copied().unwrap_or_default(), packets, ip_bytes, marks, fate);
         }
         match fate {
             Fate::Passes { due, .. } => Some(due),

@@ -5,6 +5,6 @@ mod figures;
 mod order;
 mod shape;
 
-pub use figures::{Figures, Row, Summary};
+pub use figures::{DROPPED_US, Figures, LOST_US, Marks, Row, Summary};
 pub use order::{Order, Reply, What};
 pub use shape::{Fate, Shape, ShapeSettings};

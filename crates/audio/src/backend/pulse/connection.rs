@@ -74,6 +74,8 @@ pub(super) struct Connection {
     received: Vec<u8>,
     backlog: VecDeque<Message>,
     chunk: Box<[u8]>,
+    /// How long the socket waits, so that it is told only when that changes: it is read hundreds of times a second.
+    patience: Option<Duration>,
 }
 
 impl Connection {
@@ -84,7 +86,7 @@ impl Connection {
         socket.set_write_timeout(Some(PATIENCE))?;
         let chunk = vec![0; READ].into_boxed_slice();
         let (received, backlog) = (Vec::with_capacity(READ), VecDeque::new());
-        let mut connection = Self { socket, version: MAX_VERSION, next_number: 0, received, backlog, chunk };
+        let mut connection = Self { socket, version: MAX_VERSION, next_number: 0, received, backlog, chunk, patience: None };
         connection.introduce()?;
         Ok(connection)
     }
@@ -176,8 +178,11 @@ impl Connection {
                     return Ok(Some(message));
                 }
             }
-            // A time-out of zero would be none at all.
-            self.socket.set_read_timeout(Some(patience.max(Duration::from_millis(1))))?;
+            if self.patience != Some(patience) {
+                // A time-out of zero would be none at all.
+                self.socket.set_read_timeout(Some(patience.max(Duration::from_millis(1))))?;
+                self.patience = Some(patience);
+            }
             match self.socket.read(&mut self.chunk) {
                 Ok(0) => return Err(Failure::Closed),
                 Ok(count) => self.received.extend_from_slice(&self.chunk[..count]),

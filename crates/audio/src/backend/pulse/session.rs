@@ -17,6 +17,8 @@ use pulseaudio::protocol::{
 
 use super::HOST;
 use super::connection::{Connection, Failure, Message};
+use super::latency::Latency;
+use super::reserve::Reserve;
 use crate::SAMPLE_RATE;
 use crate::backend::Ended;
 use crate::callback::{Callback, CaptureCallback, End, PlaybackCallback};
@@ -24,34 +26,11 @@ use crate::device::{Direction, Wanted};
 use crate::link::{Order, Orders, Post};
 use crate::state::DeviceState;
 
-/// Frames that the server asks for at once: 2.5 ms. What it keeps it divides between its device's buffer and the stream's,
-/// which must hold two of these more than the device takes; so with 5 ms its device would be left next to nothing, and
-/// would have to be served a thousand times a second.
-const PERIOD: u32 = SAMPLE_RATE / 400;
-
 /// Frames that it gives at once, at most: 5 ms, of which half are its device's buffer.
 const FRAGMENT: u32 = SAMPLE_RATE / 200;
 
 /// Bytes of a frame: one channel of floats, which the server converts for the device.
-const FRAME: u32 = 4;
-
-/// Periods that the server keeps, its device's own buffer included, at first and at most: 10 and 60 ms.
-const SERVER_PERIODS: u32 = 4;
-const SERVER_PERIODS_MAX: u32 = 24;
-
-/// When the server ran dry this often within this time, it is given a step of so many periods more: our thread is that late.
-const UNDERFLOWS: u32 = 2;
-const UNDERFLOW_WINDOW: Duration = Duration::from_secs(10);
-const SERVER_STEP: u32 = 2;
-
-/// After so long without running dry it is given a step less.
-const CALM: Duration = Duration::from_secs(30);
-
-/// How often the server is asked how far away its device is.
-const LATENCY_INTERVAL: Duration = Duration::from_millis(100);
-
-/// The part by which one answer to that moves the estimate.
-const LATENCY_SMOOTHING: u32 = 4;
+pub(super) const FRAME: u32 = 4;
 
 /// How soon an order is noticed while there is no sound.
 const IDLE: Duration = Duration::from_millis(50);
@@ -97,20 +76,8 @@ struct Stream {
 }
 
 enum Sound {
-    Capture {
-        callback: CaptureCallback,
-        samples: Vec<f32>,
-    },
-    Playback {
-        callback: PlaybackCallback,
-        message: Vec<u8>,
-        samples: Vec<f32>,
-        /// What the server keeps.
-        periods: u32,
-        /// Frames of silence that it gets to keep more.
-        skips: usize,
-        underflows: Underflows,
-    },
+    Capture { callback: CaptureCallback, samples: Vec<f32> },
+    Playback { callback: PlaybackCallback, message: Vec<u8>, samples: Vec<f32>, reserve: Reserve },
 }
 
 /// A stream that the server has opened.
@@ -183,7 +150,7 @@ impl<E: End> Session<'_, E> {
                 })
             }
             Direction::Output => {
-                let buffer_attr = playback_buffer(SERVER_PERIODS);
+                let buffer_attr = Reserve::new().buffer();
                 let sync_id = self.created;
                 let params = PlaybackStreamParams {
                     sample_spec,
@@ -209,7 +176,7 @@ impl<E: End> Session<'_, E> {
             Callback::Capture(callback) => Sound::Capture { callback, samples: Vec::new() },
             Callback::Playback(callback) => {
                 let (message, samples) = (Vec::new(), Vec::new());
-                Sound::Playback { callback, message, samples, periods: SERVER_PERIODS, skips: 0, underflows: Underflows::default() }
+                Sound::Playback { callback, message, samples, reserve: Reserve::new() }
             }
         };
         self.post.hand_over(end);
@@ -300,18 +267,14 @@ impl<E: End> Session<'_, E> {
 
     /// The server wants this many bytes.
     fn handle_request(&mut self, from: u32, bytes: u32) -> Result<(), Failure> {
-        let Some(Stream { channel, sound: Sound::Playback { callback, message, samples, periods, skips, .. }, latency }) = &mut self.stream
-        else {
+        let Some(Stream { channel, sound: Sound::Playback { callback, message, samples, reserve }, latency }) = &mut self.stream else {
             return Ok(());
         };
         let frames = (bytes / FRAME) as usize;
         if *channel != from || frames == 0 {
             return Ok(());
         }
-        // More than it keeps is the time for which it was dry: what is given for that will not be heard.
-        let dry = frames.saturating_sub((*periods * PERIOD) as usize);
-        let skip = dry.max((*skips).min(frames));
-        *skips -= skip.min(*skips);
+        let skip = reserve.take_silent(frames);
         callback.skip(skip);
         samples.clear();
         samples.resize(frames, 0.0);
@@ -327,35 +290,21 @@ impl<E: End> Session<'_, E> {
 
     /// The server had nothing to play for a moment.
     fn handle_underflow(&mut self, from: u32, now: Instant) -> Result<(), Failure> {
-        let Some(Stream { channel, sound: Sound::Playback { periods, underflows, .. }, .. }) = &mut self.stream else { return Ok(()) };
-        if *channel != from || !underflows.is_too_many(now) || *periods == SERVER_PERIODS_MAX {
-            return Ok(());
-        }
-        let more = *periods + SERVER_STEP;
-        self.keep_periods(more)
+        let Some(Stream { channel, sound: Sound::Playback { reserve, .. }, .. }) = &mut self.stream else { return Ok(()) };
+        if *channel == from && reserve.handle_underflow(now) { self.keep_reserve() } else { Ok(()) }
     }
 
     /// The server has not run dry for a while.
     fn handle_calm(&mut self, now: Instant) -> Result<(), Failure> {
-        let Some(Stream { sound: Sound::Playback { periods, underflows, .. }, .. }) = &mut self.stream else { return Ok(()) };
-        if *periods == SERVER_PERIODS || !underflows.is_calm(now) {
-            return Ok(());
-        }
-        let less = *periods - SERVER_STEP;
-        self.keep_periods(less)
+        let Some(Stream { sound: Sound::Playback { reserve, .. }, .. }) = &mut self.stream else { return Ok(()) };
+        if reserve.handle_calm(now) { self.keep_reserve() } else { Ok(()) }
     }
 
-    fn keep_periods(&mut self, kept: u32) -> Result<(), Failure> {
-        let Some(Stream { channel, sound: Sound::Playback { periods, skips, .. }, .. }) = &mut self.stream else { return Ok(()) };
-        *skips += (kept.saturating_sub(*periods) * PERIOD) as usize;
-        *periods = kept;
-        tracing::debug!(periods, "the sound server keeps more or less");
-        let params = SetPlaybackStreamBufferAttrParams {
-            index: *channel,
-            buffer_attr: playback_buffer(kept),
-            adjust_latency: true,
-            early_requests: false,
-        };
+    /// Asks the server to keep as much as the reserve says.
+    fn keep_reserve(&mut self) -> Result<(), Failure> {
+        let Some(Stream { channel, sound: Sound::Playback { reserve, .. }, .. }) = &self.stream else { return Ok(()) };
+        let buffer_attr = reserve.buffer();
+        let params = SetPlaybackStreamBufferAttrParams { index: *channel, buffer_attr, adjust_latency: true, early_requests: false };
         self.server.send(&Command::SetPlaybackStreamBufferAttr(params)).map(drop)
     }
 
@@ -428,13 +377,14 @@ impl<E: End> Session<'_, E> {
             Direction::Input => Command::GetRecordLatency(params),
             Direction::Output => Command::GetPlaybackLatency(params),
         };
-        stream.latency.asked = Some(self.server.send(&command)?);
+        let number = self.server.send(&command)?;
+        stream.latency.handle_asked(number);
         Ok(())
     }
 
     fn handle_reply(&mut self, number: u32, payload: &[u8]) -> Result<(), Failure> {
         let Some(stream) = &mut self.stream else { return Ok(()) };
-        if stream.latency.asked != Some(number) {
+        if !stream.latency.is_asked(number) {
             return Ok(());
         }
         let (device_us, bytes) = match E::DIRECTION {
@@ -453,103 +403,6 @@ impl<E: End> Session<'_, E> {
     }
 }
 
-fn playback_buffer(periods: u32) -> BufferAttr {
-    let period = PERIOD * FRAME;
-    let target_length = period * periods;
-    // Without pre-buffering sound begins, and goes on after a gap, at once.
-    BufferAttr { max_length: target_length * 2, target_length, pre_buffering: 0, minimum_request_length: period, ..BufferAttr::default() }
-}
-
 fn text(name: Option<&CStr>) -> String {
     name.map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
-}
-
-/// How often the server ran dry lately.
-#[derive(Default)]
-struct Underflows {
-    count: u32,
-    since: Option<Instant>,
-    /// When it last ran dry, or was given less.
-    latest: Option<Instant>,
-}
-
-impl Underflows {
-    fn is_too_many(&mut self, now: Instant) -> bool {
-        if self.since.is_none_or(|since| now.saturating_duration_since(since) > UNDERFLOW_WINDOW) {
-            (self.since, self.count) = (Some(now), 0);
-        }
-        self.latest = Some(now);
-        self.count += 1;
-        let is_too_many = self.count >= UNDERFLOWS;
-        if is_too_many {
-            self.since = None;
-        }
-        is_too_many
-    }
-
-    /// Says so once for each time.
-    fn is_calm(&mut self, now: Instant) -> bool {
-        let is_calm = self.latest.is_none_or(|latest| now.saturating_duration_since(latest) > CALM);
-        if is_calm {
-            self.latest = Some(now);
-        }
-        is_calm
-    }
-}
-
-/// How far away the device is from the callback. The server tells it for the moment it is asked; between two calls of the
-/// callback what waits grows or shrinks with the time.
-struct Latency {
-    asked: Option<u32>,
-    due: Instant,
-    /// When sound went through the callback last.
-    sounded: Option<Instant>,
-    /// What the server told, and when.
-    told: Option<(Instant, Duration)>,
-    smooth: Option<Duration>,
-}
-
-impl Latency {
-    fn new(now: Instant) -> Self {
-        Self { asked: None, due: now, sounded: None, told: None, smooth: None }
-    }
-
-    fn is_due(&mut self, now: Instant) -> bool {
-        let is_due = self.sounded.is_some() && self.due <= now;
-        if is_due {
-            self.due = now + LATENCY_INTERVAL;
-        }
-        is_due
-    }
-
-    fn handle_answer<E: End>(&mut self, now: Instant, latency: Duration) {
-        self.asked = None;
-        match E::DIRECTION {
-            // What came last has become older since.
-            Direction::Input => {
-                self.smoothen(latency.saturating_sub(self.sounded.map_or(Duration::ZERO, |at| now.saturating_duration_since(at))))
-            }
-            // What is played next will find less before it.
-            Direction::Output => self.told = Some((now, latency)),
-        }
-    }
-
-    fn handle_sound(&mut self, now: Instant) {
-        self.sounded = Some(now);
-    }
-
-    /// The latency of the sound that goes through the callback at `now`.
-    fn at(&mut self, now: Instant) -> Duration {
-        if let Some((at, latency)) = self.told.take() {
-            self.smoothen(latency.saturating_sub(now.saturating_duration_since(at)));
-        }
-        self.smooth.unwrap_or_default()
-    }
-
-    fn smoothen(&mut self, latency: Duration) {
-        self.smooth = Some(match self.smooth {
-            Some(smooth) => (smooth * (LATENCY_SMOOTHING - 1) + latency) / LATENCY_SMOOTHING,
-            None => latency,
-        });
-    }
 }
