@@ -3,17 +3,13 @@
 use crate::Target;
 use crate::samples::{NOW, samples};
 use crate::wire::{blob, encoded, reads_back};
-use ahoy_protocol::ids::{
-    ConversationId, EntryHash, EnvelopeId, FileHash, MailboxSecret, PassId, PassTag, RatchetKey, VaultKey,
-};
+use ahoy_protocol::ids::{ConversationId, EntryHash, EnvelopeId, FileHash, MailboxSecret, PassId, PassTag, RatchetKey, VaultKey};
 use ahoy_protocol::letter::{ContactRequest, Letter, RatchetIdentity, Sender};
 use ahoy_protocol::mail::{
     Envelope, Given, MailForward, MailPage, MailRequest, MailResponse, MailboxTerms, Pass, Permit, Posted, Posting, Prekey, PrekeyKind,
     VaultPage,
 };
-use ahoy_protocol::message::{
-    Body, ContactNews, Entry, EntryRef, FileOffer, Gap, Item, Parcel, Receipt, Status,
-};
+use ahoy_protocol::message::{Body, ContactNews, Entry, EntryRef, FileOffer, Gap, Item, Parcel, Receipt, Status};
 use ahoy_protocol::vault::VaultItem;
 use ahoy_protocol::{List, Prose, Text, Wire};
 use ahoy_ratchet::{Ratchets, open_envelope, seal_letter};

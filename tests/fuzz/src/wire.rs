@@ -1,7 +1,7 @@
 //! Every message: it decodes or is refused, and what decodes encodes to something that decodes to the same.
 
-use crate::{Target, mail};
 use crate::samples::{NOW, samples};
+use crate::{Target, mail};
 use ahoy_protocol::certificate::{
     DeviceCertificate, DeviceStatement, NetworkDocument, NetworkStatement, NodeCertificate, NodeRole, RelayGrant, UserCertificate,
 };
