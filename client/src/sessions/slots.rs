@@ -232,6 +232,8 @@ impl Inner {
                     debug!(within_ms, "a supernode is about to stop");
                     return;
                 }
+                // What this program does not read yet waits in the mailbox.
+                Ok(Ok(Some(Push::Mail(_) | Push::VaultChanged))) => {}
                 Ok(Ok(None) | Err(_)) | Err(_) => {}
             }
         }
