@@ -63,6 +63,8 @@ pub struct PathAgent {
     /// The last doubt that was not due to another network.
     last_stutter: Option<Instant>,
     doubts: u32,
+    /// Since when it is counted how long packets go two ways.
+    doubled_from: Option<Instant>,
     heard_directly_at: Option<Instant>,
     followed: Option<Followed>,
     left: Option<Left>,
@@ -105,6 +107,7 @@ impl PathAgent {
             last_doubt: None,
             last_stutter: None,
             doubts: 0,
+            doubled_from: None,
             heard_directly_at: None,
             followed: None,
             left: None,
@@ -375,6 +378,7 @@ impl PathAgent {
             State::Moving { from: Some(from), to, .. } => Route::new([to.way(), from.way()]),
             State::Moving { from: None, to, .. } => Route::new([to.way()].into_iter().chain(self.legs.ways())),
             State::Direct { to, .. } => Route::new([to.way()]),
+            State::Doubtful(doubt) if self.has_doubled_enough(doubt) => Route::new([doubt.to.way()]),
             State::Doubtful(doubt) => Route::new([doubt.to.way()].into_iter().chain(self.ways_in_doubt())),
         }
     }

@@ -291,6 +291,11 @@ impl Path {
         self.carried_at.is_some_and(|at| now.saturating_duration_since(at) < HEARD_JUST_NOW)
     }
 
+    /// Until when they count as coming, if no more do.
+    pub(crate) fn carries_until(&self) -> Option<Instant> {
+        Some(self.carried_at? + HEARD_JUST_NOW)
+    }
+
     /// Whether so many are missing that it is dead.
     pub(crate) fn is_past_hope(&self) -> bool {
         self.quality.is_beyond_chance(self.missed, MISSED_MAX, Odds::Dead)

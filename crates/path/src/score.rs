@@ -29,6 +29,9 @@ const COST_ERRORS: f64 = 2.0;
 const WELL_LOSS: f64 = 0.2;
 /// Losses without which a way is not known to lose.
 const KNOWN_LOST_MIN: u32 = 3;
+/// Losses, and the share of probes, from which on losses are usual on a way.
+const USUAL_LOST_MIN: u32 = 2;
+const USUAL_LOSS: f64 = 0.05;
 /// Probes lost in a row say nothing about a way that loses nearly all of them anyway; beyond this share they are taken to.
 const LOSS_KNOWN_MAX: f64 = 0.8;
 /// What a path through a virtual private network costs more: it leads through somebody else's server, and its round trip changes.
@@ -138,6 +141,12 @@ impl Quality {
     /// Whether the probes before those that are missing were lost so often that losses are nothing to wonder at.
     pub(crate) fn is_known_to_lose(&self) -> bool {
         self.before_death().0.count_ones() >= KNOWN_LOST_MIN && self.loss_before() > WELL_LOSS
+    }
+
+    /// Whether the way loses some now and then: what is missing on it is rather lost than a sign of its death.
+    pub(crate) fn is_used_to_losses(&self) -> bool {
+        let (lost, samples) = self.before_death();
+        lost.count_ones() >= USUAL_LOST_MIN && f64::from(lost.count_ones()) > USUAL_LOSS * f64::from(samples)
     }
 
     /// Whether so many of the last probes were lost that speech by this way is hard to follow.

@@ -37,6 +37,8 @@ pub(crate) struct Doubt {
     pub(crate) has_searched: bool,
     /// Whether the path is in doubt because the network changed and not for what it did.
     pub(crate) is_blameless: bool,
+    /// Whether it is over when packets come by the path again: nothing but their absence raised it, and they are often absent.
+    pub(crate) ends_with_traffic: bool,
 }
 
 impl State {

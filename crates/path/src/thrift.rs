@@ -86,7 +86,8 @@ impl Thrift {
         self.time_of(PACKET_BITS, 1.0).min(SLACK_MAX).max(self.queue(now))
     }
 
-    fn queue(&self, now: Instant) -> Duration {
+    /// How much longer than usual an answer took of late.
+    pub(crate) fn queue(&self, now: Instant) -> Duration {
         let (queue, at) = self.queue;
         if now.saturating_duration_since(at) < QUEUE_REMEMBERED { queue } else { Duration::ZERO }
     }

@@ -89,6 +89,11 @@ impl Watchdog {
         (self.steady >= STEADY_PACKETS).then_some(self.last?.0 + silence)
     }
 
+    /// Whether packets of the call were lost of late, now and then and not in one silence.
+    pub(crate) fn sees_losses(&self) -> bool {
+        self.pauses.long >= LONG_USUAL_MIN && self.pauses.long > LONG_USUAL * self.pauses.count
+    }
+
     /// Waits for a steady pace again: one silence is one sign.
     pub(crate) fn disarm(&mut self) {
         self.steady = 0;
@@ -102,6 +107,9 @@ const LOSSY_FROM: Duration = Duration::from_millis(60);
 const REMEMBERED: Duration = Duration::from_secs(30);
 /// Long pauses that count for nothing: one or two are an interrupted radio or a busy machine, not a line that loses.
 const LONG_IGNORED: f64 = 1.5;
+/// Long pauses, and their share of all, from which on losses are usual. Bursts make fewer pauses than they lose packets.
+const LONG_USUAL_MIN: f64 = 3.0;
+const LONG_USUAL: f64 = 0.01;
 /// A pause is unlikely that the losses of late explain once in so many packets: an hour of them.
 const UNLIKELY: f64 = 1e-5;
 

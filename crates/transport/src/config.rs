@@ -20,8 +20,8 @@ const CALL_IDLE: Duration = Duration::from_secs(30);
 const INITIAL_RTT: Duration = Duration::from_millis(100);
 /// Packets that a call's receiver may take before it acknowledges: acknowledgements ride in the other direction's voice.
 const CALL_ACK_THRESHOLD: u32 = 8;
-/// And how long it may wait.
-const CALL_ACK_DELAY: Duration = Duration::from_millis(100);
+/// And how long it may wait: longer than between two packets of voice of the longest frames, 120 ms, so that no packet is needed for it alone.
+const CALL_ACK_DELAY: Duration = Duration::from_millis(150);
 /// Streams a call's side may have open: one for control, the rest for what a call adds.
 const CALL_STREAMS: u32 = 4;
 

@@ -349,7 +349,8 @@ impl RateController {
         self.decides_at = now + DECIDES_EVERY;
         self.weigh_loss();
         self.weigh_queue(now);
-        self.capacity.tick(now, &mut self.queue, &self.ledger, self.recent.packets_lost(), self.has_news);
+        let losses = [self.recent.packets_lost(), self.recent.unrepaired(self.base.settings.copies)];
+        self.capacity.tick(now, &mut self.queue, &self.ledger, losses, self.has_news);
         if self.has_news || now >= self.chooses_at {
             self.chooses_at = now + CHOOSES_EVERY;
             self.choose(now);

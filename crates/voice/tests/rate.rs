@@ -213,7 +213,7 @@ fn a_queue_that_something_else_has_filled_is_got_over() {
         world.doubled_until_s = 3.0;
         world.run(40.0);
         println!("{}", show(&world, 0));
-        assert!(world.ends[0].rung_at(18.0).settings.copies >= 1, "{}", show(&world, 0));
+        assert!(world.ends[0].rung_at(11.0).settings.copies >= 1, "{}", show(&world, 0));
     }
 }
 

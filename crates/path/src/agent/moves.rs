@@ -10,6 +10,14 @@ use std::time::{Duration, Instant};
 
 /// How long packets go both ways in a move, and in the first doubt: longer than a route change takes at the other side.
 const OVERLAP: Duration = Duration::from_millis(200);
+/// How long, of how long, packets go two ways in doubts about a path by which packets and answers come all the same, though some are lost or
+/// stand in a queue: twice as many would make that worse.
+const DOUBLED_MAX: Duration = Duration::from_millis(400);
+const DOUBLED_OF: Duration = Duration::from_secs(2);
+/// An answer to what was asked so long ago, and longer by what a queue takes, says that the way to the peer works.
+const PROVEN_LATELY: Duration = Duration::from_millis(1500);
+/// A queue that takes this long is one.
+const QUEUE_MIN: Duration = Duration::from_millis(100);
 /// Silence after which a doubtful path is dead.
 const DEAD_AFTER: Duration = Duration::from_secs(1);
 /// The same while packets of the call come by it, so that PONGs may stand in a queue: then only the way to the peer can be dead, and packets
@@ -66,13 +74,19 @@ impl PathAgent {
         match self.state {
             State::Relayed | State::Direct { .. } => None,
             State::Moving { until, .. } => Some(until),
-            State::Doubtful(Doubt { to, since, until, .. }) => {
+            State::Doubtful(doubt) => {
+                let Doubt { to, since, until, .. } = doubt;
                 let proven_at = self.proven_at(to).filter(|at| *at >= since);
                 // A way that loses much may be given up later than that, with the PING that makes it certain.
                 let dead_at = Some(proven_at.unwrap_or(since) + DEAD_AFTER).filter(|at| *at > self.settled_at);
                 // Without a PONG the end of the overlap changes nothing.
-                let well_at = proven_at.filter(|_| !self.is_odd(to)).map(|_| until);
-                [dead_at, well_at].into_iter().flatten().min()
+                let is_well = proven_at.is_some() && !self.is_odd(to) || self.carries_again(doubt);
+                let well_at = is_well.then_some(until);
+                let doubled_from = self.doubled_from.unwrap_or(since);
+                let carries_until = self.paths.get(to).and_then(Path::carries_until);
+                let route_changes = [Some(doubled_from + DOUBLED_MAX), Some(doubled_from + DOUBLED_OF), carries_until];
+                let route_changes = route_changes.into_iter().flatten().filter(|at| *at > self.settled_at);
+                [dead_at, well_at].into_iter().flatten().chain(route_changes).min()
             }
         }
     }
@@ -121,6 +135,7 @@ impl PathAgent {
 
     fn step_doubtful(&mut self, now: Instant, doubt: Doubt) -> bool {
         let Doubt { to, since, until, .. } = doubt;
+        self.may_double(now);
         let proven_at = self.proven_at(to).filter(|at| *at >= since);
         if proven_at.is_none()
             && self.paths.get(to).is_none_or(|path| path.is_past_hope() || !path.quality.is_known_to_lose() && !path.is_carrying(now))
@@ -137,6 +152,10 @@ impl PathAgent {
                 // Every PING was answered: the peer only had nothing to say, and the next doubt is a first one again.
                 (self.last_doubt, self.last_stutter) = (None, None);
             }
+            return true;
+        }
+        if self.carries_again(doubt) && now >= until {
+            self.state = State::Direct { to, since: now };
             return true;
         }
         if self.demote(now, to) {
@@ -258,17 +277,19 @@ impl PathAgent {
 
     /// Sends packets by every way, the last ones again, and asks.
     fn doubt(&mut self, now: Instant, to: Pair, sign: Sign) {
-        let is_known_to_lose = self.paths.get(to).is_some_and(|path| path.quality.is_known_to_lose());
-        let until = now + self.doubt_time(now, sign, is_known_to_lose);
+        let is_used_to_losses = self.is_used_to_losses(to);
+        let until = now + self.doubt_time(now, sign, is_used_to_losses);
         tracing::debug!(%to, ?sign, doubts = self.doubts, "direct path in doubt");
         let is_blameless = sign == Sign::NetworkChanged;
-        self.state = State::Doubtful(Doubt { to, since: now, until, has_searched: false, is_blameless });
+        let ends_with_traffic = is_used_to_losses && sign == Sign::TrafficStopped;
+        self.state = State::Doubtful(Doubt { to, since: now, until, has_searched: false, is_blameless, ends_with_traffic });
+        self.may_double(now);
         for (pair, path) in self.paths.iter_mut() {
             if pair == to || matches!(path.life, Life::Usable | Life::Recovering { .. }) {
                 path.hasten(now);
             }
         }
-        self.count_doubt(now, sign);
+        self.count_doubt(now, sign, is_used_to_losses);
     }
 
     /// Sends packets through every leg, the last ones again, and asks.
@@ -278,17 +299,18 @@ impl PathAgent {
             self.legs.suspect(now);
             return;
         }
-        let time = self.doubt_time(now, sign, self.legs.are_known_to_lose());
+        let is_used_to_losses = self.legs.are_known_to_lose() || self.watchdog.sees_losses();
+        let time = self.doubt_time(now, sign, is_used_to_losses);
         tracing::debug!(?sign, doubts = self.doubts, "legs in doubt");
         self.legs.double(now, time);
-        self.count_doubt(now, sign);
+        self.count_doubt(now, sign, is_used_to_losses);
     }
 
     /// How long a doubt that begins now lasts at least. Another network is no stutter: packets that went by the leg on and on would hide the
     /// next change from the peer, which notices it by what stops, or comes to a leg anew. Nor is it one where losses are known: more packets
     /// at once would not make them fewer.
-    fn doubt_time(&mut self, now: Instant, sign: Sign, is_known_to_lose: bool) -> Duration {
-        if sign == Sign::NetworkChanged || is_known_to_lose {
+    fn doubt_time(&mut self, now: Instant, sign: Sign, is_used_to_losses: bool) -> Duration {
+        if sign == Sign::NetworkChanged || is_used_to_losses {
             return OVERLAP;
         }
         let is_again = self.last_stutter.replace(now).is_some_and(|last| now.saturating_duration_since(last) < DOUBTS_AGAIN);
@@ -296,7 +318,7 @@ impl PathAgent {
         OVERLAP * 2u32.pow(self.doubts)
     }
 
-    fn count_doubt(&mut self, now: Instant, sign: Sign) {
+    fn count_doubt(&mut self, now: Instant, sign: Sign, is_used_to_losses: bool) {
         match sign {
             Sign::TrafficStopped | Sign::PingsMissed | Sign::NothingElse => self.legs.suspect(now),
             Sign::PeerOnLeg => self.legs.ask(now),
@@ -305,7 +327,40 @@ impl PathAgent {
         self.watchdog.disarm();
         self.last_doubt = Some(now);
         self.stats.doubts = self.stats.doubts.saturating_add(1);
-        self.tell_replay();
+        // Where losses are usual, voice carries copies of its last frames, and a second's packets at once would be lost in their turn.
+        let is_rather_loss = matches!(sign, Sign::TrafficStopped | Sign::PingsMissed | Sign::PeerOnLeg);
+        if !(is_used_to_losses && is_rather_loss) {
+            self.tell_replay();
+        }
+    }
+
+    /// Whether losses are usual on a path, as PINGs or the packets of the call show.
+    fn is_used_to_losses(&self, pair: Pair) -> bool {
+        self.watchdog.sees_losses() || self.paths.get(pair).is_some_and(|path| path.quality.is_used_to_losses())
+    }
+
+    /// Whether a doubt is over because packets come again.
+    fn carries_again(&self, doubt: Doubt) -> bool {
+        doubt.ends_with_traffic && self.paths.get(doubt.to).is_some_and(|path| path.carried_at > Some(doubt.since))
+    }
+
+    /// Begins to count anew how long packets go two ways, when it is time.
+    fn may_double(&mut self, now: Instant) {
+        if self.doubled_from.is_none_or(|from| now.saturating_duration_since(from) >= DOUBLED_OF) {
+            self.doubled_from = Some(now);
+        }
+    }
+
+    /// Whether packets went two ways for long enough, and the path in doubt shows both ways that it is not dead.
+    pub(super) fn has_doubled_enough(&self, doubt: Doubt) -> bool {
+        let now = self.settled_at;
+        let age = |at: Instant| now.saturating_duration_since(at);
+        let queue = self.thrift.queue(now);
+        let Some(path) = self.paths.get(doubt.to).filter(|_| !doubt.is_blameless) else { return false };
+        self.doubled_from.is_some_and(|from| age(from) >= DOUBLED_MAX)
+            && path.is_carrying(now)
+            && path.proven_at.is_some_and(|at| age(at) < PROVEN_LATELY + queue)
+            && (queue >= QUEUE_MIN || self.is_used_to_losses(doubt.to))
     }
 
     /// The network is another: nothing that was known of any way still counts, and every address is searched at once.

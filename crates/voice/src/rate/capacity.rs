@@ -57,10 +57,8 @@ const BACKOFF_LEAST: Duration = Duration::from_secs(4);
 const BACKOFF_MOST: Duration = Duration::from_secs(60);
 /// After a queue of our own making, what the link carries is known, and it seldom widens within seconds.
 const NARROWED: Duration = Duration::from_secs(15);
-/// Where next to nothing came through, and much is still lost, somebody else was in the way, and may be gone soon.
-const NARROWED_TO: f64 = 0.4;
-/// So much.
-const HEAVY_LOSES: f64 = 0.3;
+/// Where so much is lost that copies do not repair, words are lost while nothing is tried: no wait is longer than the least.
+const WORDS_LOST: f64 = 0.2;
 /// A budget that has held for so long, untried, is forgiven its failures.
 const HOLDS: Duration = Duration::from_secs(180);
 /// A probe fails when this much more is lost in it than before it, and more than chance may lose: a link may drop what it does not carry without
@@ -391,13 +389,16 @@ impl Capacity {
         self.changed_at = now;
     }
 
-    /// Time has passed. `lost` of the packets lately.
-    pub(crate) fn tick(&mut self, now: Instant, queue: &mut Queue, ledger: &Ledger, lost: f64, has_news: bool) {
+    /// Time has passed. `lost` of the packets lately, `unrepaired` of what they said.
+    pub(crate) fn tick(&mut self, now: Instant, queue: &mut Queue, ledger: &Ledger, [lost, unrepaired]: [f64; 2], has_news: bool) {
         let floor_bps = f64::from(FLOOR.wire_bps());
         match &mut self.phase {
             Phase::Steady => {
                 if now.saturating_duration_since(self.changed_at) > HOLDS {
                     self.backoff = BACKOFF_LEAST;
+                }
+                if unrepaired > WORDS_LOST {
+                    self.probes_from = self.probes_from.min(self.changed_at + BACKOFF_LEAST);
                 }
             }
             Phase::Draining { until, least_ms_before, budget_before_bps, rate_before_bps, rate_bps, rounds, is_ours } => {
@@ -411,7 +412,7 @@ impl Capacity {
                             let since_cut = queue.busy_since_cut().filter(|busy| busy.seconds() > SINCE_CUT_LEAST_S);
                             let since_cut_bps = since_cut.and_then(|busy| ledger.carried_bps(&busy)).unwrap_or(0.0);
                             let carried_bps = ledger.carried_bps(&busy).unwrap_or(0.0).max(KEPT_OF_THIN * since_cut_bps);
-                            if carried_bps > NARROWED_TO * *budget_before_bps || lost < HEAVY_LOSES {
+                            if unrepaired < WORDS_LOST {
                                 self.probes_from = self.probes_from.max(now + NARROWED);
                             }
                             carried_bps
