@@ -6,9 +6,11 @@
 use crate::budget::{Budget, Rate};
 use std::time::{Duration, Instant};
 
-/// Over how long the call's rate is measured, and how much of what was known before goes into it.
-const MEASURED_OVER: Duration = Duration::from_secs(1);
-const KEPT: f64 = 0.75;
+/// Over how long the call's rate is measured, and how much of what was known before goes into it; less where it falls, since a call that sends
+/// less has a reason, and probes are not to fill what it has left.
+const MEASURED_OVER: Duration = Duration::from_millis(500);
+const KEPT: f64 = 0.85;
+const KEPT_OF_MORE: f64 = 0.25;
 /// A probe and its answer on the wire, in bits: 34 and 52 bytes, IPv4 and UDP headers, and a relay's header for some.
 const EXCHANGE_BITS: f64 = 8.0 * (34.0 + 52.0 + 2.0 * 33.0);
 /// Share of the call's rate that steady probes of the way in use may take, the answers to the peer's included. Half as much each is for ways
@@ -99,7 +101,10 @@ impl Thrift {
         let time = now.saturating_duration_since(self.since);
         if time >= MEASURED_OVER {
             let bits_per_s = self.bytes as f64 * 8.0 / time.as_secs_f64();
-            self.bits_per_s = Some(self.bits_per_s.map_or(bits_per_s, |known| known * KEPT + bits_per_s * (1.0 - KEPT)));
+            self.bits_per_s = Some(self.bits_per_s.map_or(bits_per_s, |known| {
+                let kept = if bits_per_s < known { KEPT_OF_MORE } else { KEPT };
+                known * kept + bits_per_s * (1.0 - kept)
+            }));
             self.latest_bits_per_s = bits_per_s;
             (self.since, self.bytes) = (now, 0);
         }
