@@ -4,7 +4,7 @@
 //! relay. The callee chooses, since it knows both sides' distances, and names each relay to the caller as it goes there itself. A leg that
 //! fails is replaced: the callee takes the next best relay; the caller says that the leg is gone, and meanwhile tries the same relay again,
 //! which is all that can be done in a network that has only one. A relay that failed rests, longer each time, and comes last among those
-//! that do not rest.
+//! that do not rest. While the call goes directly there is no haste: rests are much longer then, and end when it goes directly no more.
 
 use ahoy_protocol::NodeKey;
 use ahoy_protocol::datagram::Side;
@@ -18,6 +18,9 @@ const PEER_TIME: Duration = Duration::from_secs(4);
 /// First and longest rest of a relay that failed. A relay that is started anew is back within a second; one that is gone costs an attempt now and then.
 const REST_FIRST: Duration = Duration::from_millis(250);
 const REST_MOST: Duration = Duration::from_secs(2);
+/// The same while the call goes directly and legs only stand by: joining one costs more than some seconds of speech on a thin link.
+const STANDING_BY_REST_FIRST: Duration = Duration::from_secs(5);
+const STANDING_BY_REST_MOST: Duration = Duration::from_secs(60);
 /// What the callee says takes this long to come at least, so the caller waits before it tries the lost relay again by itself.
 const RETRY_AFTER: Duration = Duration::from_millis(300);
 /// A complaint that comes so soon after a relay was named is about the one before.
@@ -57,6 +60,8 @@ pub(super) struct LegKeeper {
     slots: [Slot; LEGS_MAX],
     /// How many legs there should be.
     wanted: usize,
+    /// Whether the call goes directly, so that legs only stand by.
+    stand_by: bool,
     /// Those that the callee may choose from, the best first.
     relays: Vec<NodeKey>,
     rests: BTreeMap<NodeKey, Rest>,
@@ -128,7 +133,18 @@ impl LegKeeper {
 
     fn new(side: Side, seed: u64, relays: Vec<NodeKey>) -> Self {
         let slots = std::array::from_fn(|_| Slot { stand: Stand::Empty, named: None });
-        Self { side, slots, wanted: 1, relays, rests: BTreeMap::new(), named: 0, complaints: 0, random: seed, steps: VecDeque::new() }
+        Self {
+            side,
+            slots,
+            wanted: 1,
+            stand_by: false,
+            relays,
+            rests: BTreeMap::new(),
+            named: 0,
+            complaints: 0,
+            random: seed,
+            steps: VecDeque::new(),
+        }
     }
 
     /// True if a leg stands and the other side is there too, as far as its relay says.
@@ -149,6 +165,21 @@ impl LegKeeper {
     pub(super) fn handle_second_wanted(&mut self, now: Instant) {
         self.wanted = LEGS_MAX;
         self.fill(now);
+    }
+
+    /// Whether the call goes directly; where it does no more, every rest is over.
+    pub(super) fn handle_direct(&mut self, now: Instant, is_direct: bool) {
+        let had = std::mem::replace(&mut self.stand_by, is_direct);
+        if !had || is_direct {
+            return;
+        }
+        self.rests.clear();
+        for slot in &mut self.slots {
+            if let Stand::Waiting { until, .. } = &mut slot.stand {
+                *until = now.min(*until);
+            }
+        }
+        self.handle_timeout(now);
     }
 
     /// The relays that the callee may choose from have changed, or the order in which they are good.
@@ -190,7 +221,10 @@ impl LegKeeper {
             *peer_due = None;
             *since = now;
             let relay = *relay;
-            self.rests.remove(&relay);
+            // One that comes and goes while it only stands by rests the longer all the same.
+            if !self.stand_by {
+                self.rests.remove(&relay);
+            }
         } else {
             *peer_due = Some(peer_due.unwrap_or(now + PEER_TIME));
         }
@@ -310,7 +344,13 @@ impl LegKeeper {
 
     /// The leg's relay is of no use.
     fn fail(&mut self, now: Instant, leg: u8) {
-        let Some(relay) = self.slot(leg).and_then(|slot| slot.stand.relay()) else { return };
+        let Some(stand) = self.slot(leg).map(|slot| slot.stand) else { return };
+        let Some(relay) = stand.relay() else { return };
+        if let Stand::Up { since, .. } = stand
+            && now.saturating_duration_since(since) >= STANDING_BY_REST_MOST
+        {
+            self.rests.remove(&relay);
+        }
         let rested = self.rest(now, relay);
         self.steps.push_back(Step::Leave { leg });
         let side = self.side;
@@ -335,8 +375,10 @@ impl LegKeeper {
         }
         let fresh = || Rest { backoff: Backoff::new(REST_FIRST, REST_MOST), failures: 0, until: now };
         let rest = self.rests.entry(relay).or_insert_with(fresh);
+        let standing_by = STANDING_BY_REST_FIRST * 2u32.saturating_pow(rest.failures.min(8));
         rest.failures += 1;
-        rest.until = now + rest.backoff.after_failure(random);
+        let pause = rest.backoff.after_failure(random);
+        rest.until = now + if self.stand_by { standing_by.min(STANDING_BY_REST_MOST) + pause } else { pause };
         rest.until
     }
 
@@ -355,7 +397,7 @@ impl LegKeeper {
         if self.best(now, leg).is_some() {
             self.steps.push_back(Step::Leave { leg });
             self.choose(now, leg);
-        } else {
+        } else if !self.stand_by {
             // There is no other: he may come back to this one.
             self.name(now, leg, relay);
             if let Some(Slot { stand: Stand::Up { peer_due, .. }, .. }) = self.slot(leg) {

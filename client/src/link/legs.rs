@@ -2,12 +2,13 @@
 
 use super::keeper::{LegKeeper, Step};
 use super::pace::{Pace, ReturnPace};
+use super::talk::is_relayed;
 use crate::relays::{Leg, LegError, Relays};
 use ahoy_protocol::invitation::RelayOffer;
 use ahoy_protocol::peer::{LEGS_MAX, LegNews};
 use ahoy_protocol::relay::LegEvent;
 use ahoy_protocol::{CallId, DeviceKey, NodeKey};
-use ahoy_transport::{LegTrouble, NetworkState, Peer};
+use ahoy_transport::{LegTrouble, NetworkState, PathStatus, Peer};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -55,6 +56,7 @@ pub(super) struct Legs {
     looked: mpsc::Receiver<Look>,
     network: watch::Receiver<NetworkState>,
     troubles: mpsc::Receiver<LegTrouble>,
+    path: watch::Receiver<PathStatus>,
     has_met: bool,
 }
 
@@ -99,7 +101,7 @@ impl Legs {
 
     fn new(relays: Relays, call: CallId, device: DeviceKey, peer: Arc<Peer>, keeper: LegKeeper) -> Self {
         let (attempts, attempted) = mpsc::channel(JOINED_MAX);
-        let troubles = peer.leg_events();
+        let (troubles, path) = (peer.leg_events(), peer.path());
         let (looks, looked) = mpsc::channel(LOOKED_MAX);
         let network = relays.network();
         Self {
@@ -119,6 +121,7 @@ impl Legs {
             looked,
             network,
             troubles,
+            path,
             has_met: false,
         }
     }
@@ -161,6 +164,11 @@ impl Legs {
                 self.has_met = true;
                 return Said::Met;
             }
+            let is_direct = {
+                let path = self.path.borrow_and_update();
+                !path.is_silent && !is_relayed(&path)
+            };
+            self.keeper.handle_direct(Instant::now(), is_direct);
             while let Some(step) = self.keeper.poll_step() {
                 match step {
                     Step::Join { leg, relay } => self.join(leg, relay),
@@ -181,6 +189,7 @@ impl Legs {
                 Some(attempt) = self.attempted.recv() => self.handle_attempt(attempt),
                 Some(look) = self.looked.recv() => self.handle_look(look),
                 Ok(()) = self.network.changed() => self.look_anew(),
+                Ok(()) = self.path.changed() => {}
                 event = happening(first) => self.handle_event(0, event),
                 event = happening(second) => self.handle_event(1, event),
                 Some(trouble) = self.troubles.recv() => match trouble {

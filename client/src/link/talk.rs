@@ -335,7 +335,7 @@ impl<'a> Talk<'a> {
     }
 }
 
-fn is_relayed(path: &PathStatus) -> bool {
+pub(super) fn is_relayed(path: &PathStatus) -> bool {
     match path.kind {
         PathKind::Relay | PathKind::RelayTcp => true,
         PathKind::Lan | PathKind::Direct => false,

@@ -16,7 +16,7 @@ use crate::path::{Life, Origin, Pair};
 use crate::paths::Paths;
 use crate::prober::{Answered, Probe, Prober};
 use crate::route::{LegId, ROUTE_WAYS_MAX, Route, SocketId, Way};
-use crate::score::Place;
+use crate::score::{LATE_SLACK, Place};
 use crate::silence::Silence;
 use crate::state::State;
 use crate::thrift::Thrift;
@@ -186,7 +186,11 @@ impl PathAgent {
             Way::Direct { socket, remote } => self.paths.get(Pair { socket, remote }).and_then(|path| path.quality.rtt()),
         };
         if let Some(usual) = usual {
-            self.thrift.answered(now, now.saturating_duration_since(sent_at).saturating_sub(usual));
+            let took = now.saturating_duration_since(sent_at);
+            self.thrift.answered(now, took.saturating_sub(usual));
+            if was_late {
+                self.prober.give_time(now, took + LATE_SLACK);
+            }
         }
         match way {
             Way::Leg(leg) => self.legs.answered(now, leg, sent_at, was_late),

@@ -6,7 +6,7 @@
 
 use crate::route::{LegId, Way};
 use crate::score::{Odds, Quality};
-use crate::thrift::Thrift;
+use crate::thrift::{Thrift, Use};
 use ahoy_protocol::peer::LEGS_MAX;
 use std::time::{Duration, Instant};
 
@@ -458,6 +458,10 @@ impl Legs {
         let mut due = Vec::new();
         for (id, leg) in self.iter_mut() {
             if leg.next_probe <= now {
+                if let Some(wait) = thrift.wait(now, Use::StandBy) {
+                    leg.next_probe = now + wait;
+                    continue;
+                }
                 let steady = if in_use == Some(id) { thrift.in_use() } else { thrift.standing_by() };
                 leg.next_probe = now + leg.pause(now, thrift, steady, is_compared);
                 due.push((id, leg.quality.late_after(thrift.slack(now))));

@@ -47,6 +47,14 @@ impl Outstanding {
         self.by_transaction.remove(&transaction)
     }
 
+    /// Answers stand in a queue: those that are still awaited may take so long as well.
+    pub(crate) fn give_time(&mut self, now: Instant, time: Duration) {
+        let time = time.min(LIFETIME);
+        for sent in self.by_transaction.values_mut().filter(|sent| !sent.is_late && sent.late_at > now) {
+            sent.late_at = sent.late_at.max(sent.at + time);
+        }
+    }
+
     /// The PINGs that have become late, oldest first; forgets those past their lifetime.
     pub(crate) fn become_late(&mut self, now: Instant) -> Vec<Sent> {
         if self.next.is_none_or(|next| next > now) {
@@ -132,6 +140,18 @@ mod tests {
         assert_eq!(outstanding.deadline(), Some(now + LIFETIME));
         assert!(outstanding.become_late(now + LIFETIME).is_empty());
         assert_eq!(outstanding.deadline(), None);
+    }
+
+    #[test]
+    fn an_answer_from_a_queue_gives_those_still_awaited_as_much_time() {
+        let now = Instant::now();
+        let mut outstanding = Outstanding::default();
+        outstanding.insert(7, way(1), now, LATE);
+        outstanding.insert(8, way(1), now + LATE, LATE);
+        assert_eq!(outstanding.become_late(now + LATE).len(), 1);
+        outstanding.give_time(now + LATE, LATE * 3);
+        assert!(outstanding.become_late(now + LATE * 2).is_empty());
+        assert_eq!(outstanding.become_late(now + LATE * 4).len(), 1);
     }
 
     #[test]

@@ -179,6 +179,11 @@ impl Prober {
         ping.or_else(|| self.guesses.take(pong.transaction, way).map(Answered::Guess))
     }
 
+    /// An answer took so long: others may as well.
+    pub(crate) fn give_time(&mut self, now: Instant, time: Duration) {
+        self.outstanding.give_time(now, time);
+    }
+
     /// The PINGs whose answer is late, oldest first.
     pub(crate) fn become_late(&mut self, now: Instant) -> Vec<Sent> {
         self.outstanding.become_late(now)

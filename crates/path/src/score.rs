@@ -41,7 +41,7 @@ const LATE_MIN: Duration = Duration::from_millis(100);
 const LATE_MAX: Duration = Duration::from_millis(2500);
 const LATE_UNKNOWN: Duration = Duration::from_millis(500);
 /// Added to the smoothed round trip at least: a device answers no faster than its radio wakes up.
-const LATE_SLACK: Duration = Duration::from_millis(40);
+pub(crate) const LATE_SLACK: Duration = Duration::from_millis(40);
 
 /// How seldom chance alone, at the loss that a way showed before, loses so many probes in a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -226,6 +226,20 @@ mod tests {
     }
 
     #[test]
+    fn losses_now_and_then_are_seen_and_one_silence_is_none_of_them() {
+        let sees = |lost: &dyn Fn(u64) -> bool| {
+            let (start, mut watchdog) = (Instant::now(), Watchdog::default());
+            for nth in (0..500).filter(|nth| !lost(*nth)) {
+                watchdog.packet(start + Duration::from_millis(20 * nth), direct());
+            }
+            watchdog.sees_losses()
+        };
+        assert!(!sees(&|_| false));
+        assert!(!sees(&|nth| (400..425).contains(&nth)), "one silence of half a second");
+        assert!(sees(&|nth| nth % 50 >= 45), "bursts of five");
+    }
+
+    #[test]
     fn what_is_unlikely_follows_the_losses() {
         let (_, clean) = signs_at(20, [0.0; 2]);
         let (_, some) = signs_at(20, [0.1; 2]);

@@ -104,6 +104,8 @@ const STUCK_LOSS: f64 = 0.1;
 const STUCK_REPORTS: Duration = Duration::from_millis(300);
 /// Packets of which nothing is heard for so long, and two round trips, are stuck.
 const STUCK: Duration = Duration::from_millis(1_500);
+/// A round trip longer by this than the least of any path lately is a queue that stands, and no path's own length.
+const STANDING: Duration = Duration::from_millis(300);
 /// After a change of the path, the queue's base is learned anew for so long.
 const LEARNS_PATH: Duration = Duration::from_millis(1_000);
 /// What users who save data want to send at most, on the wire.
@@ -309,6 +311,9 @@ impl RateController {
 
     /// What is known of the path. `path_changed`: the packets go another way since the last call.
     pub fn handle_path(&mut self, now: Instant, rtt: Duration, is_relayed: bool, path_changed: bool) {
+        let has_queue = self.has_standing_queue();
+        // A queue on this device's line stays where it is, whichever way is taken.
+        let path_changed = path_changed && !has_queue;
         if path_changed {
             self.round_trip.clear();
         }
@@ -324,6 +329,10 @@ impl RateController {
             self.begin(now);
         }
         self.is_rtt_known = true;
+    }
+
+    fn has_standing_queue(&self) -> bool {
+        self.round_trip.excess() > STANDING
     }
 
     /// The first rung of a path whose round trip is known.
@@ -349,7 +358,9 @@ impl RateController {
         self.decides_at = now + DECIDES_EVERY;
         self.weigh_loss();
         self.weigh_queue(now);
-        let losses = [self.recent.packets_lost(), self.recent.unrepaired(self.base.settings.copies)];
+        // What a full queue loses, copies do not repair.
+        let unrepaired = if self.has_standing_queue() { 0.0 } else { self.recent.unrepaired(self.base.settings.copies) };
+        let losses = [self.recent.packets_lost(), unrepaired];
         self.capacity.tick(now, &mut self.queue, &self.ledger, losses, self.has_news);
         if self.has_news || now >= self.chooses_at {
             self.chooses_at = now + CHOOSES_EVERY;
@@ -457,7 +468,8 @@ impl RateController {
     fn reach(&mut self, now: Instant, situation: &Situation) {
         let budget_bps = self.capacity.budget_bps();
         let promises = |rung: Rung| situation.rating(rung) > situation.rating(self.base) + GAIN_OTHER;
-        let is_ready = self.reports >= REPORTS_LEAST && self.queue.is_short() && self.capacity.may_probe(now);
+        let is_clear = self.queue.is_short() && !self.has_standing_queue();
+        let is_ready = self.reports >= REPORTS_LEAST && is_clear && self.capacity.may_probe(now);
         let wanted_bps = f64::from(self.wanted.wire_bps());
         if wanted_bps <= budget_bps || !promises(self.wanted) || !is_ready {
             return;

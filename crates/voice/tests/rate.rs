@@ -164,6 +164,19 @@ fn a_wide_link_that_becomes_one_of_16_kbps_is_followed_within_six_seconds() {
 }
 
 #[test]
+fn a_queue_on_the_own_line_is_not_forgotten_with_the_path() {
+    let narrows = |at: f64| if at < 0.5 { 10e6 } else { 16_000.0 };
+    let mut world = call(Link::wide().rate(narrows).queue(2_000.0), Link::wide().rate(narrows).queue(2_000.0));
+    world.moves_s = vec![2.3, 3.5, 4.9];
+    world.run(40.0);
+    println!("{}", show(&world, 0));
+    for end in 0..2 {
+        let (queue_ms, unrepaired) = (world.queue_ms(end, 0.95, 8.0, 40.0), world.unrepaired(end, 8.0, 40.0));
+        assert!(queue_ms < 100.0 && unrepaired < 0.01, "{queue_ms} {unrepaired}: {}", show(&world, 1 - end));
+    }
+}
+
+#[test]
 fn a_link_that_narrows_is_followed_without_a_gap_and_one_that_widens_too() {
     for seed in seeds(2, 20) {
         let mut random = Random::new(seed);

@@ -194,6 +194,43 @@ fn the_only_relay_carries_the_call_again_once_it_is_back() {
 }
 
 #[test]
+fn while_a_call_goes_directly_a_relay_that_cannot_be_joined_is_left_alone_for_longer_and_longer() {
+    let start = Instant::now();
+    let (mut callee, mut caller) = (LegKeeper::callee(start, 1, vec![relay(3)]), LegKeeper::caller(start, 2, relay(3)));
+    for keeper in [&mut callee, &mut caller] {
+        keeper.handle_direct(start, true);
+        let mut now = start;
+        let mut tries = Vec::new();
+        while now < start + Duration::from_secs(240) {
+            if steps(keeper).iter().any(|step| matches!(step, Step::Join { .. })) {
+                tries.push(now);
+                keeper.handle_failed(now, 0, relay(3));
+            }
+            now += Duration::from_millis(100);
+            keeper.handle_timeout(now);
+        }
+        let pauses: Vec<Duration> = tries.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        let least = [5, 10, 20, 40, 60].map(Duration::from_secs);
+        assert!(pauses.len() >= 5 && pauses.iter().zip(least).all(|(pause, least)| *pause >= least), "{pauses:?}");
+        keeper.handle_direct(now, false);
+        assert!(steps(keeper).iter().any(|step| matches!(step, Step::Join { .. })), "it is wanted now");
+    }
+}
+
+#[test]
+fn while_a_call_goes_directly_the_only_relay_is_joined_again_once_it_is_back() {
+    let mut world = World::new(&[3]);
+    world.pass(Duration::from_secs(10));
+    world.callee.handle_direct(world.now, true);
+    world.caller.handle_direct(world.now, true);
+    world.kill(3);
+    world.pass(Duration::from_secs(8));
+    world.alive.push(3);
+    world.pass(Duration::from_secs(30));
+    assert!(world.is_whole());
+}
+
+#[test]
 fn a_first_relay_that_cannot_be_joined_is_followed_by_the_next() {
     let now = Instant::now();
     let mut callee = LegKeeper::callee(now, 1, vec![relay(1), relay(2)]);

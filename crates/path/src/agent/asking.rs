@@ -4,6 +4,7 @@ use super::PathAgent;
 use crate::path::{Life, Pair, Path};
 use crate::route::Way;
 use crate::state::{Doubt, State};
+use crate::thrift::Use;
 use std::time::{Duration, Instant};
 
 /// Between a PING of the peer's and the last to where it came from, at least: its coming through says that the way is open, and a path is
@@ -39,9 +40,16 @@ impl PathAgent {
     /// Sends the PINGs to addresses that are due.
     pub(super) fn probe(&mut self, now: Instant) {
         let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
-        let due: Vec<Pair> = self.paths.iter().filter(|(_, path)| is_due(path.next_probe)).map(|(pair, _)| pair).collect();
-        for pair in due {
-            let pause = self.probe_one(now, pair);
+        let selected = self.state.selected();
+        let use_of = |(pair, path): (Pair, &Path)| match path.life {
+            _ if selected == Some(pair) => (Use::Carrying, pair),
+            Life::Usable => (Use::StandBy, pair),
+            Life::Untried | Life::Dead | Life::Recovering { .. } => (Use::Search, pair),
+        };
+        let mut due: Vec<(Use, Pair)> = self.paths.iter().filter(|(_, path)| is_due(path.next_probe)).map(use_of).collect();
+        due.sort_by_key(|(what, _)| *what);
+        for (what, pair) in due {
+            let pause = self.probe_one(now, pair, what);
             if let Some(path) = self.paths.get_mut(pair) {
                 path.next_probe = pause.map(|pause| now + pause);
             }
@@ -49,16 +57,20 @@ impl PathAgent {
     }
 
     /// Probes one path; gives back the pause until the next time.
-    fn probe_one(&mut self, now: Instant, pair: Pair) -> Option<Duration> {
+    fn probe_one(&mut self, now: Instant, pair: Pair, what: Use) -> Option<Duration> {
         let path = self.paths.get_mut(pair)?;
         let is_stranger = path.proven_at.is_none();
         if path.is_given_up() {
             return None;
         }
+        if let Some(wait) = self.thrift.wait(now, what) {
+            return Some(wait);
+        }
         let late_after = path.quality.late_after(self.thrift.slack(now));
         if is_stranger && self.stranger_probes.is_spent(now) || !self.prober.ping(now, pair.way(), late_after) {
             return Some(REFUSED_PAUSE);
         }
+        self.thrift.probed(now);
         if is_stranger {
             self.stranger_probes.take(now);
         } else {
@@ -100,9 +112,11 @@ impl PathAgent {
     /// Sends the PINGs through legs that are due.
     pub(super) fn probe_legs(&mut self, now: Instant) {
         let in_use = self.state.selected();
+        self.thrift.goes_directly(now, in_use.is_some());
         let is_compared = in_use.is_some_and(|selected| self.is_scrutinised(now, selected));
         for (leg, late_after) in self.legs.due(now, &mut self.thrift, in_use.is_some(), is_compared) {
             if self.prober.ping(now, Way::Leg(leg), late_after) {
+                self.thrift.probed(now);
                 self.silence.asked(now);
             }
         }

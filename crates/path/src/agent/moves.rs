@@ -366,6 +366,7 @@ impl PathAgent {
     /// The network is another: nothing that was known of any way still counts, and every address is searched at once.
     pub(super) fn doubt_everything(&mut self, now: Instant) {
         let selected = self.state.selected();
+        self.thrift.network_changed(now);
         // What is known from an extra socket may be reached from the device's own port now as well.
         for (remote, place) in self.paths.remotes() {
             self.add(now, Pair { socket: SocketId::MAIN, remote }, Origin::Learned, place == Place::BehindVpn);

@@ -251,6 +251,58 @@ fn a_lossy_path_is_not_left_and_taken_again_and_again() {
     assert!(worst <= 12, "{worst} changes of route in a minute");
 }
 
+/// A direct call that has lost some of its packets for a while.
+fn lossy_call(seed: u64, loss: f64) -> Call {
+    let mut call = direct_call(seed);
+    for link in &mut call.network.direct {
+        link.loss = loss;
+    }
+    call.run_ms(15_000);
+    call
+}
+
+#[test]
+fn an_outage_on_a_lossy_path_is_seldom_followed_by_everything_again_and_on_a_clean_one_always() {
+    for (loss, replays) in [(0.2, false), (0.0, true)] {
+        let (mut replayed, mut direct) = (0, 0);
+        for seed in 0..10 {
+            let mut call = lossy_call(seed, loss);
+            let before: usize = call.devices.iter().map(|device| device.replays).sum();
+            call.set_direct_both(false);
+            call.run_ms(600);
+            call.set_direct_both(true);
+            call.run_ms(1000);
+            direct += usize::from(call.are_direct());
+            replayed += usize::from(call.devices.iter().map(|device| device.replays).sum::<usize>() > before);
+        }
+        // A call that was on its way to the relay when the path came back may say all again there.
+        assert!(if replays { replayed == 10 } else { replayed <= 2 }, "{replayed} of 10 calls at a loss of {loss}");
+        assert!(direct >= 8, "at a loss of {loss} {direct} calls go one way again within a second");
+    }
+}
+
+#[test]
+fn a_path_that_carries_half_of_the_call_is_not_doubled_for_long() {
+    for seed in 0..10 {
+        let mut call = direct_call(seed);
+        for link in &mut call.network.direct {
+            link.loss = 0.5;
+        }
+        call.run_ms(3000);
+        let from = call.now;
+        call.run_ms(20_000);
+        let device = &call.devices[ALICE];
+        let mut doubled = Duration::ZERO;
+        for (nth, (at, route)) in device.routes.iter().enumerate() {
+            let until = device.routes.get(nth + 1).map_or(call.now, |(next, _)| *next);
+            if route.ways().count() > 1 && until > from {
+                doubled += until - (*at).max(from);
+            }
+        }
+        assert!(doubled <= Duration::from_secs(4), "seed {seed}: {doubled:?} of 20 s by two ways");
+    }
+}
+
 #[test]
 fn a_stuttering_path_settles_on_the_relay_for_longer_and_longer() {
     let mut call = direct_call(3);

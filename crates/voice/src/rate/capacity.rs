@@ -18,7 +18,7 @@ const KEPT: f64 = 0.93;
 /// Of a thin link, where packets are few and all else weighs more.
 const KEPT_OF_THIN: f64 = 0.8;
 /// What is sent until the queue is gone, of the same: at most this…
-const WHILE_DRAINING: f64 = 0.5;
+const WHILE_DRAINING: f64 = 0.4;
 /// … and less where the queue is long, so that it is gone within so many seconds…
 const DRAINED_WITHIN_S: f64 = 1.0;
 /// … but not next to nothing.

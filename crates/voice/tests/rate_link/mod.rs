@@ -13,6 +13,9 @@ const RTT_GAIN: f64 = 0.125;
 /// Once a second, each end sends what keeps the path alive, and answers the other's.
 const PATH_PROBE_BLOCKS: u64 = 100;
 const PATH_PROBE_BYTES: usize = 143;
+/// The controller hears of the path so often.
+const LOOKS_AT_PATH_BLOCKS: u64 = 20;
+const LOOKS_AT_PATH_S: f64 = LOOKS_AT_PATH_BLOCKS as f64 * 0.01;
 
 /// Random numbers of a seed.
 #[derive(Debug, Clone)]
@@ -287,6 +290,8 @@ pub(crate) struct World<'a> {
     rtt_queue_s: f64,
     /// Until then each packet is sent by two ways, which meet the same bottleneck.
     pub(crate) doubled_until_s: f64,
+    /// When the call moves to another path, behind the same line.
+    pub(crate) moves_s: Vec<f64>,
     underway: BinaryHeap<Underway>,
     order: usize,
     start: Instant,
@@ -304,6 +309,7 @@ impl<'a> World<'a> {
             rtt: Duration::from_millis(50),
             rtt_queue_s: 0.0,
             doubled_until_s: 0.0,
+            moves_s: Vec::new(),
             underway: BinaryHeap::new(),
             order: 0,
             start,
@@ -365,8 +371,9 @@ impl<'a> World<'a> {
             self.links[self.ends[index].link].carry_besides(now_s, PATH_PROBE_BYTES);
         }
         let end = &mut self.ends[index];
-        if self.blocks.is_multiple_of(20) || end.rungs.is_empty() {
-            end.rate.handle_path(now, rtt, false, false);
+        if self.blocks.is_multiple_of(LOOKS_AT_PATH_BLOCKS) || end.rungs.is_empty() {
+            let has_moved = self.moves_s.iter().any(|at| (now_s - LOOKS_AT_PATH_S..now_s).contains(at));
+            end.rate.handle_path(now, rtt, false, has_moved);
         }
         let _ = end.rate.tick(now);
         let (rung, is_probing) = (end.rate.rung(), end.rate.facts(now).is_probing);
