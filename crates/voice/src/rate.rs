@@ -440,8 +440,9 @@ impl RateController {
         self.wanted = situation.best(f64::INFINITY);
         if self.hears_nothing(now) {
             self.before_silence.get_or_insert(self.base);
-            if f64::from(self.base.wire_bps()) > SILENT_BPS {
-                self.change(now, situation.best(SILENT_BPS.min(self.capacity.allowed_bps())));
+            let most_bps = SILENT_BPS.min(self.capacity.allowed_bps());
+            if f64::from(self.base.wire_bps()) > most_bps {
+                self.change(now, situation.best(most_bps));
             }
             return;
         }

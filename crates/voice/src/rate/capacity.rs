@@ -57,8 +57,9 @@ const BACKOFF_LEAST: Duration = Duration::from_secs(4);
 const BACKOFF_MOST: Duration = Duration::from_secs(60);
 /// After a queue of our own making, what the link carries is known, and it seldom widens within seconds.
 const NARROWED: Duration = Duration::from_secs(15);
-/// Where so much is lost that copies do not repair, words are lost while nothing is tried: no wait is longer than the least.
+/// Where so much is lost that copies do not repair, words are lost while nothing is tried: no wait is longer than this.
 const WORDS_LOST: f64 = 0.2;
+const WORDS_WAIT: Duration = Duration::from_millis(1_500);
 /// A budget that has held for so long, untried, is forgiven its failures.
 const HOLDS: Duration = Duration::from_secs(180);
 /// A probe fails when this much more is lost in it than before it, and more than chance may lose: a link may drop what it does not carry without
@@ -398,7 +399,7 @@ impl Capacity {
                     self.backoff = BACKOFF_LEAST;
                 }
                 if unrepaired > WORDS_LOST {
-                    self.probes_from = self.probes_from.min(self.changed_at + BACKOFF_LEAST);
+                    self.probes_from = self.probes_from.min(self.changed_at + WORDS_WAIT);
                 }
             }
             Phase::Draining { until, least_ms_before, budget_before_bps, rate_before_bps, rate_bps, rounds, is_ours } => {
