@@ -11,7 +11,7 @@ use ahoy_protocol::mail::{
 };
 use ahoy_protocol::message::{Body, ContactNews, Entry, EntryRef, FileOffer, Gap, Item, Parcel, Receipt, Status};
 use ahoy_protocol::vault::VaultItem;
-use ahoy_protocol::{List, Prose, Text, Wire};
+use ahoy_protocol::{List, Prose, Text};
 use ahoy_ratchet::{Ratchets, open_envelope, seal_letter};
 use std::cell::RefCell;
 
