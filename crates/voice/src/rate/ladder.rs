@@ -155,7 +155,7 @@ pub(crate) const LADDER: [Rung; 26] = [
     Rung::new(RungName::L2, FrameDuration::Ms20, 14_000, 1),
     Rung::new(RungName::L2, FrameDuration::Ms40, 16_000, 1),
     Rung::new(RungName::L3, FrameDuration::Ms20, 10_400, 2),
-    Rung::new(RungName::L3, FrameDuration::Ms40, 13_800, 2),
+    Rung::new(RungName::L3, FrameDuration::Ms40, 13_600, 2),
     Rung::new(RungName::L4, FrameDuration::Ms20, 10_400, 3),
     Rung::new(RungName::L4, FrameDuration::Ms40, 12_800, 3),
     Rung::new(RungName::L4, FrameDuration::Ms40, 10_200, 3),
