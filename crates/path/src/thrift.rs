@@ -70,7 +70,7 @@ pub(crate) struct Thrift {
     since: Instant,
     bytes: usize,
     bits_per_s: Option<f64>,
-    /// The same of the last second alone.
+    /// The newest measurement alone.
     latest_bits_per_s: f64,
     purse: Budget,
     /// From when on all probes together are bounded; `None`: the call does not go directly.

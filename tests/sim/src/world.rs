@@ -33,13 +33,6 @@ pub enum Fault {
     Losses {
         /// Whose.
         host: usize,
-        /// Which.
-        loss: Loss,
-    },
-    /// A relay's line loses packets from here on, in either direction.
-    RelayLosses {
-        /// Which.
-        relay: usize,
         /// Which packets.
         loss: Loss,
     },
@@ -243,7 +236,6 @@ impl World {
                 }
             }
             Fault::Losses { host, loss } => self.network.topology.set_loss(self.interfaces[host], loss),
-            Fault::RelayLosses { relay, loss } => self.network.topology.set_loss(self.servers[OBSERVERS + relay].port(), loss),
             Fault::Router { router, is_up } => self.network.topology.set_router(router, is_up),
             Fault::Reboot(router) => self.network.topology.reboot(router),
             Fault::Cut(is_cut) => self.network.topology.set_core_cut(is_cut),
